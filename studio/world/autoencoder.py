@@ -1,0 +1,109 @@
+"""The embedded autoencoder: diffusers' AutoencoderKL, factor 4, four latent channels, trained on scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from studio.world import scenes, sprites
+from studio.world.fit import Fit
+
+POSTERIOR_LOGVAR = -5.0  # fixed width of the posterior: the decoder learns to bear what a denoiser leaves over
+HELD_OUT = 900_000_000  # scene seeds from here on are never trained on
+
+
+def network(pixels: int = 64) -> AutoencoderKL:
+    """Untrained autoencoder for `pixels` px pictures, latents `[B, 4, pixels/4, pixels/4]`."""
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64, 96),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=16,
+        sample_size=pixels,
+    )
+    with torch.no_grad():
+        vae.quant_conv.weight[4:].zero_()
+        vae.quant_conv.bias[4:].fill_(POSTERIOR_LOGVAR)
+    return vae
+
+
+def batch(draw: scenes.Draw, folder: Path, first: int, count: int, pixels: int) -> Tensor:
+    """Pictures of the scenes `first` .. `first + count - 1`, `[count, 3, pixels, pixels]` in -1..1."""
+    stack = np.stack([draw(seed).render(folder, pixels) for seed in range(first, first + count)])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def reconstruction(vae: AutoencoderKL, x: Tensor) -> Tensor:
+    """L1 on pixels and on pixel differences (edges), plus a small pull of the latents towards zero."""
+    posterior = vae.encode(x).latent_dist
+    y = vae.decode(posterior.mean + torch.randn_like(posterior.mean) * posterior.std.detach()).sample
+    error = (y - x).float()
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.abs().mean() + edges + 1e-4 * posterior.mean.float().square().mean()
+
+
+def train(work: Path, tier: str, images: int, device: torch.device, pixels: int = 64) -> AutoencoderKL:
+    """Train (or go on training) on `images` scenes and return the autoencoder with its scaling factor set."""
+    torch.manual_seed(11)
+    draw, folder = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}"
+    vae = network(pixels).to(device, memory_format=torch.channels_last)
+    size = 32
+    fit = Fit({"vae": vae}, work / "autoencoder", images // size, lr=1e-3, warmup=100, ema=0.99)
+
+    def loss(step: int) -> Tensor:
+        x = batch(draw, folder, 10_000_000 + step * size, size, pixels).to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            return reconstruction(vae, x)
+
+    fit.run(loss)
+    fit.use_average()
+    with torch.no_grad():
+        vae.quant_conv.weight[4:].zero_()
+        vae.quant_conv.bias[4:].fill_(POSTERIOR_LOGVAR)
+        sample = batch(draw, folder, HELD_OUT, 512, pixels).to(device)
+        latents = torch.cat([vae.encode(part).latent_dist.mean for part in sample.split(64)])
+    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    return vae.eval()
+
+
+def polish(vae: AutoencoderKL, work: Path, tier: str, images: int, device: torch.device) -> AutoencoderKL:
+    """Train the decoder on, with the encoder frozen: latents stay what they are, so a base trained on them stays valid."""
+    torch.manual_seed(13)
+    draw, folder, pixels = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}", vae.config.sample_size
+    vae.to(device, memory_format=torch.channels_last).requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    size = 32
+    fit = Fit({"decoder": vae.decoder}, work / "decoder", images // size, lr=7e-4, warmup=50, ema=0.99)
+
+    def loss(step: int) -> Tensor:
+        x = batch(draw, folder, 20_000_000 + step * size, size, pixels).to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                posterior = vae.encode(x).latent_dist
+            y = vae.decode(posterior.mean + torch.randn_like(posterior.mean) * posterior.std).sample
+        error = (y - x).float()
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        return error.abs().mean() + edges + 4 * error.square().mean()
+
+    fit.run(loss)
+    fit.use_average()
+    return vae.eval()
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, count: int = 256) -> float:
+    """Mean peak signal-to-noise ratio in dB on `count` held-out scenes."""
+    values = []
+    for first in range(HELD_OUT, HELD_OUT + count, 32):
+        x = batch(draw, folder, first, 32, vae.config.sample_size).to(vae.device)
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        error = F.mse_loss(y, x, reduction="none").mean((1, 2, 3)) / 4
+        values.append(-10 * error.log10())
+    return float(torch.cat(values).mean())

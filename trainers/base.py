@@ -1,0 +1,70 @@
+"""What every trainer shares: `Settings`, and the `Loss` a trainer yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field
+from torch import Tensor
+
+from studio.pipelines.data import Pictures
+from studio.pipelines.adapters import lora
+from studio.pipelines.protocols import Adapter, Backbone, Stream
+from studio.pipelines.settings import Part
+
+Precision = Literal["auto", "no", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One scalar to step on, named numbers to plot, and whether a checkpoint may be taken after it."""
+
+    value: Tensor
+    numbers: dict[str, float | Tensor] = field(default_factory=dict)
+    safe: bool = True
+
+
+class Previews(Part):
+    """Pictures made during training, with fixed seeds, beside the base model's picture for the same seed."""
+
+    prompts: Annotated[tuple[str, ...], Field(description="Prompts; empty: made from the data's captions")] = ()
+    every: Annotated[int, Field(ge=0, description="Steps between previews; 0: only at the end")] = 0
+    n: Annotated[int, Field(ge=1, description="Pictures per prompt")] = 1
+    steps: Annotated[int, Field(ge=1, le=1000, description="Sampler steps")] = 25
+    guidance_scale: Annotated[float, Field(ge=1, description="Classifier-free guidance scale")] = 5.0
+    seed: Annotated[int, Field(ge=0, description="Seed of the first picture; the next ones count up")] = 0
+
+
+class Settings(Part):
+    """Settings all trainers share; a trainer's `Config` extends it."""
+
+    steps: Annotated[int, Field(ge=1, description="Optimizer steps")] = 500
+    batch: Annotated[int, Field(ge=1, description="Pictures per loss")] = 1
+    accumulate: Annotated[int, Field(ge=1, description="Losses summed before one optimizer step")] = 1
+    lr: Annotated[float, Field(gt=0, le=10, description="Learning rate")] = 1e-4
+    optimizer: Annotated[str, Field(description="adamw, adamw8bit, prodigy, adafactor, schedulefree, sgd")] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0, description="Weight decay of the optimizer")] = 1e-2
+    schedule: Annotated[str, Field(description="Learning-rate schedule, by diffusers' name")] = "constant"
+    warmup: Annotated[int, Field(ge=0, description="Steps over which the learning rate rises")] = 0
+    clip: Annotated[float, Field(ge=0, description="Largest gradient norm; 0: no clipping")] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the averaged adapter that is exported; 0: off")] = 0.0
+    precision: Annotated[Precision, Field(description="Compute type of frozen parts; auto: bf16 where it is fast")] = "auto"
+    attention: Annotated[str, Field(description="auto, sdpa, matmul, chunked or xformers")] = "auto"
+    gradient_checkpointing: Annotated[bool, Field(description="Less memory for about a third more time")] = False
+    save_every: Annotated[int, Field(ge=0, description="Steps between checkpoints; 0: only at the end")] = 0
+    adapter: Annotated[lora.Config, Field(description="Which weights learn")] = lora.Config()
+    data: Annotated[Pictures, Field(description="What it learns from")] = Pictures()
+    previews: Annotated[Previews, Field(description="Pictures made on the way")] = Previews()
+
+
+class Trainer(Protocol):
+    """The shape of a trainer module (see `registry.trainer`)."""
+
+    Config: type[Settings]
+
+    @staticmethod
+    def losses(
+        config: Any, model: Backbone, adapter: Adapter, data: Stream, memory: dict[str, Any]
+    ) -> Iterator[Loss]: ...
