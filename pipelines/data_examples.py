@@ -1,0 +1,115 @@
+"""Examples out of checked files, and what a person should know about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.pipelines import buckets
+from studio.pipelines.data_check import Checked, check
+from studio.pipelines.data_image import shown
+from studio.pipelines.data_walk import Rejected
+from studio.pipelines.layouts import Found, Listing
+
+PLACES = ("{trigger}", "{class_word}")
+MUCH_CROPPED = 0.6  # the share of a picture under which its crop is worth a warning
+MASK_SHAPE = 0.02  # how far a mask's aspect ratio may be off, relatively
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training picture.
+
+    id: sha256 of its bytes and its name; content: of its bytes alone; name: path relative to the folder;
+    mask_content: sha256 of the mask file; size: upright (width, height); bucket: (width, height) it trains
+    at.
+    """
+
+    id: str
+    content: str
+    path: Path
+    name: str
+    caption: str
+    mask: Path | None
+    mask_content: str
+    size: tuple[int, int]
+    bucket: tuple[int, int]
+    repeats: int
+    weight: float
+
+
+class Reader:
+    """Turns checked files into examples, and notes what a person should know about them."""
+
+    def __init__(
+        self, listing: Listing, sizes: Sequence[buckets.Size], prompt: str, words: tuple[str, str]
+    ) -> None:
+        self.sizes, self.prompt, self.default = sizes, prompt, words
+        self.rejected, self.warnings = list(listing.rejected), list(listing.warnings)
+        self.words: Counter[tuple[str, str]] = Counter()
+        self.contents: dict[str, str] = {}
+
+    def example(self, found: Found, checked: Checked | str) -> Example | None:
+        """The example of one file, or None with an entry in `rejected`."""
+        if isinstance(checked, str):
+            self.rejected.append(Rejected(found.path, checked))
+            return None
+        words = found.words or self.default
+        self.words[words] += 1
+        bucket = buckets.nearest(checked.size, self.sizes)
+        self.notice(found.name, checked, bucket)
+        mask = self.mask(found, checked.size)
+        name = found.name.encode("utf-8", "surrogateescape")
+        return Example(
+            id=hashlib.sha256(checked.content.encode() + name).hexdigest(),
+            content=checked.content,
+            path=found.path,
+            name=found.name,
+            caption=fill_in(found.caption or self.prompt, words),
+            mask=found.mask if mask else None,
+            mask_content=mask,
+            size=checked.size,
+            bucket=bucket,
+            repeats=found.repeats,
+            weight=found.weight,
+        )
+
+    def notice(self, name: str, checked: Checked, bucket: buckets.Size) -> None:
+        """Warn of a picture that is small, that loses much to the crop, or that is there twice."""
+        name, side = shown(name), round((bucket[0] * bucket[1]) ** 0.5)
+        if min(checked.size) < side / 2:
+            self.warnings.append(
+                f"{name} is small ({checked.size[0]}x{checked.size[1]}, trained at {side}): it blurs"
+            )
+        if (share := buckets.kept(checked.size, bucket)) < MUCH_CROPPED:
+            self.warnings.append(f"{name}: the crop to {bucket[0]}x{bucket[1]} keeps only {share:.0%} of it")
+        if checked.content in self.contents:
+            self.warnings.append(
+                f"{name} is the same picture as {self.contents[checked.content]}; both are used"
+            )
+        self.contents.setdefault(checked.content, name)
+
+    def mask(self, found: Found, size: tuple[int, int]) -> str:
+        """The sha256 of the picture's mask; '' where none fits, with the reason in `rejected`."""
+        if found.mask is None:
+            return ""
+        checked = check(found.mask, "black")
+        if isinstance(checked, str):
+            reason = checked
+        elif abs(checked.size[0] * size[1] / (checked.size[1] * size[0]) - 1) > MASK_SHAPE:
+            reason = f"its shape {checked.size} is not the picture's {size}"
+        else:
+            return checked.content
+        if found.mask not in {r.path for r in self.rejected}:  # two pictures may share a mask
+            self.rejected.append(Rejected(found.mask, f"a mask that does not serve: {reason}"))
+        return ""
+
+
+def fill_in(text: str, words: tuple[str, str]) -> str:
+    """The caption with trigger and class word in their places, on one line."""
+    for place, word in zip(PLACES, words, strict=True):
+        text = text.replace(place, word)
+    return " ".join(text.split())

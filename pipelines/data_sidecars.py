@@ -1,0 +1,55 @@
+"""Captions in text files beside their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from studio.pipelines.data_image import one_line
+from studio.pipelines.data_walk import Ledger
+
+SIDECARS = (".txt", ".caption")  # the first that is there is used
+BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+def find_sidecars(
+    pictures: Sequence[Path], captioned: Collection[Path], files: Sequence[Path], ledger: Ledger
+) -> dict[Path, str]:
+    """Picture -> the caption in the file beside it; captioned: those whose metadata row goes first."""
+    there, found = set(files), {}
+    superseded: dict[Path, str] = {}
+    for picture in pictures:
+        beside = [p for p in (picture.with_suffix(suffix) for suffix in SIDECARS) if p in there]
+        if picture in captioned:
+            superseded |= dict.fromkeys(beside, "the metadata row's caption was used")
+        elif beside:
+            found[picture] = read_caption(beside[0], ledger)
+            superseded |= dict.fromkeys(beside[1:], f"a second caption; {ledger.name(beside[0])} was used")
+    for path, reason in superseded.items():
+        if path not in ledger.known:  # two pictures may share a stem
+            ledger.reject(path, reason)
+    return found
+
+
+def read_caption(path: Path, ledger: Ledger) -> str:
+    """A sidecar's caption; '' with a warning where it is empty or no text."""
+    try:
+        caption = text(path).strip()
+    except (OSError, ValueError) as error:
+        ledger.warn(f"{ledger.name(path)} cannot be read ({one_line(error)}): the prompt stands in for it")
+        caption = ""
+    else:
+        if not caption:
+            ledger.warn(f"{ledger.name(path)} is empty: the prompt stands in for it")
+    ledger.known.add(path)
+    return caption
+
+
+def text(path: Path) -> str:
+    """The file's text, whichever Unicode encoding an editor left it in. OSError or ValueError otherwise."""
+    data = path.read_bytes()
+    encoding = next((name for bom, name in BOMS if data.startswith(bom)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8 text") from None

@@ -1,0 +1,159 @@
+"""The embedded judges: an image-text model and an attribute classifier that know the studio's own small world.
+
+They were trained on its scenes only (`python -m studio.world judges`) and share nothing with the embedded base model
+but the byte-pair vocabulary. Meaningful for pictures of that world, never for photographs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from studio.pipelines.assets import assets_folder
+from studio.pipelines.errors import ModelError
+
+PIXELS = 64
+
+
+class Block(nn.Module):
+    """Residual block of two 3x3 convolutions, halving the picture."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.skip = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+class Attributes(nn.Module):
+    """Pictures `[B, 3, 64, 64]` in -1..1 -> logits `[B, answers]` per attribute (object, colour, style, ...)."""
+
+    def __init__(self, answers: dict[str, list[str]]) -> None:
+        super().__init__()
+        self.answers = answers
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 1, 1), nn.ReLU(), Block(32, 48), Block(48, 96), Block(96, 160), Block(160, 256)
+        )
+        self.neck = nn.Sequential(nn.Flatten(), nn.Linear(256 * 16, 256), nn.ReLU())
+        self.heads = nn.ModuleDict({name: nn.Linear(256, len(words)) for name, words in answers.items()})
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the heads read, `[B, 256]`."""
+        return self.neck(self.body(x))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = self.features(x)
+        return {name: head(features) for name, head in self.heads.items()}
+
+    @torch.no_grad()
+    def read(self, x: Tensor) -> list[dict[str, str]]:
+        """The most likely answer to every attribute, one dict per picture."""
+        best = {name: logits.argmax(-1).tolist() for name, logits in self(x).items()}
+        return [{name: self.answers[name][best[name][i]] for name in best} for i in range(len(x))]
+
+
+def new_clip(config: dict[str, Any]) -> CLIP:
+    """An untrained open_clip model of a configuration in open_clip's own words."""
+    return CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"]))
+
+
+@dataclass
+class Judges:
+    """Both judges, float32, in evaluation mode. All pictures are `[B, 3, H, W]` in -1..1, resized to 64 px."""
+
+    clip: CLIP
+    tokenizer: CLIPTokenizer
+    attributes: Attributes
+
+    @torch.no_grad()
+    def image_features(self, x: Tensor) -> Tensor:
+        """Unit image embeddings `[B, D]` of the image-text model."""
+        return F.normalize(self.clip.encode_image(fitted(x)), dim=-1)
+
+    @torch.no_grad()
+    def attribute_features(self, x: Tensor) -> Tensor:
+        """Unit features `[B, 256]` of the attribute classifier."""
+        return F.normalize(self.attributes.features(fitted(x)), dim=-1)
+
+    @torch.no_grad()
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        """Unit text embeddings `[B, D]`."""
+        return F.normalize(self.clip.encode_text(tokens(self.tokenizer, prompts)), dim=-1)
+
+    def read(self, x: Tensor) -> list[dict[str, str]]:
+        """The attribute classifier's answers, one dict per picture."""
+        return self.attributes.read(fitted(x))
+
+
+def fitted(x: Tensor) -> Tensor:
+    """Pictures at the judges' size."""
+    size = (PIXELS, PIXELS)
+    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", antialias=True)
+
+
+def tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+    """Token ids `[B, L]`."""
+    length = tokenizer.model_max_length
+    return tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids
+
+
+def load(folder: Path | None = None) -> Judges:
+    """The judges in `folder`, by default those that come with the studio.
+
+    Raises ModelError when they are not there.
+    """
+    folder = folder or assets_folder() / "judges"
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"no judges in {folder}: make them with `python -m studio.world judges`")
+    config = json.loads((folder / "config.json").read_text())
+    attributes, clip = Attributes(config["answers"]), new_clip(config["clip"])
+    for name, net in (("attributes", attributes), ("clip", clip)):
+        net.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        net.float().eval()
+    return Judges(clip, CLIPTokenizer.from_pretrained(folder), attributes)
+
+
+class PromptMatch:
+    """How well pictures fit their prompts: cosine of the embedded image-text model, larger is better."""
+
+    differentiable = False
+
+    def __init__(self, judges: Judges) -> None:
+        self.judges = judges
+
+    def __call__(self, images: Tensor, prompts: Sequence[str], references: Tensor | None = None) -> Tensor:
+        """`[B]` for pictures `[B, 3, H, W]` in 0..1."""
+        return (self.judges.image_features(images * 2 - 1) * self.judges.text_features(prompts)).sum(-1)
+
+
+class SubjectMatch:
+    """How close pictures are to references of a subject: mean cosine to all of them, larger is better."""
+
+    differentiable = False
+
+    def __init__(self, judges: Judges, by: str = "image") -> None:
+        """by: "image" (the image-text model's view) or "attribute" (the classifier's)."""
+        self.view = judges.image_features if by == "image" else judges.attribute_features
+
+    def __call__(self, images: Tensor, prompts: Sequence[str], references: Tensor | None = None) -> Tensor:
+        """`[B]` for pictures `[B, 3, H, W]` and references `[R, 3, H, W]` in 0..1."""
+        if references is None:
+            raise ValueError("SubjectMatch needs reference pictures")
+        return (self.view(images * 2 - 1) @ self.view(references * 2 - 1).T).mean(-1)

@@ -1,0 +1,141 @@
+"""`RunConfig`: what makes a run, from defaults, the model's recommendation, a TOML file and flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+
+from studio import registry
+from studio.mistakes import explain
+from studio.pipelines import assets
+from studio.pipelines.errors import UsageError
+from studio.pipelines.settings import Part
+from studio.toml import flatten, nones, parse, read, update, write
+from studio.trainers.base import Settings
+
+Layer = Mapping[str, Any]  # trainer, model, run, runs, seed and `settings`, nested as the config is
+SCHEME = re.compile(r"[a-z]{2,}:")  # "subject:fox" is no path
+
+
+class RunConfig(Part):
+    """A trainer with its settings, the model it starts from, the seed, and where the run is kept."""
+
+    trainer: Annotated[str, Field(description="The method; `studio list trainers` names all")] = "dreambooth"
+    model: Annotated[str, Field(description="embedded, toy, a folder, a .safetensors file or a hub id")] = (
+        "embedded"
+    )
+    run: Annotated[str, Field(description="Name of the run; empty: date-subject-trainer")] = ""
+    runs: Annotated[Path, Field(description="Folder of the runs")] = Path("runs")
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of everything random")] = 0
+    settings: Annotated[SerializeAsAny[Settings], Field(description="The trainer's settings")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_of_the_trainer(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        config = registry.trainer(str(values.get("trainer", "dreambooth"))).Config
+        settings = values.get("settings", {})
+        if isinstance(settings, Mapping):
+            settings = config.model_validate(dict(settings))
+        if not isinstance(settings, config):
+            raise UsageError(f"settings is a {type(settings).__module__} config, not one of the trainer's")
+        return {**values, "settings": settings}
+
+    def subject(self) -> str:
+        """A word for what the run learns: the class word, or the name of the data's folder."""
+        data = self.settings.data
+        folder = str(data.folder or "").rstrip("/").removesuffix("/train").rpartition("/")[2].rpartition(":")[2]
+        return re.sub(r"[^a-z0-9]+", "-", (folder or data.class_word).lower()).strip("-") or "pictures"
+
+    def resolved(self, run: str, runs: Path) -> RunConfig:
+        """The same config under a name and in a place, every relative path made absolute."""
+        model = str(Path(self.model).absolute()) if Path(self.model).exists() else self.model
+        update = {"run": run, "runs": runs.absolute(), "model": model, "settings": absolute(self.settings)}
+        return self.model_copy(update=update)
+
+
+def absolute(value: Any) -> Any:
+    """Settings with relative paths made absolute, at any depth."""
+    if isinstance(value, Part):
+        changed = {name: absolute(getattr(value, name)) for name in type(value).model_fields}
+        return value.model_copy(update=changed)
+    is_path = isinstance(value, Path) and not SCHEME.match(str(value))
+    return value.absolute() if is_path else value
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """Every value of a config by its dotted name, as TOML would hold it."""
+    return dict(flatten(config))
+
+
+def make(
+    trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = None, file: str = ""
+) -> RunConfig:
+    """A config out of its layers, later wins: defaults, the model's recommendation, `toml`, `flags`.
+
+    file: what to call the TOML layer in messages. Raises UsageError, in one line, for unknown keys (with the
+    nearest known name), values out of bounds and unknown trainers.
+    """
+    layers = [dict(toml or {}), dict(flags or {})]
+    top = {key: value for layer in layers for key, value in layer.items() if key != "settings"}
+    name = trainer or top.get("trainer") or "dreambooth"
+    config = registry.trainer(name).Config
+    advice = recommended(str(top.get("model", "embedded")), name)
+    settings: dict[str, Any] = {}
+    for layer in [advice, *(dict(layer.get("settings", {})) for layer in layers)]:
+        settings = merge(settings, nones(layer, config))
+    try:
+        return RunConfig(**{**top, "trainer": name, "settings": config.model_validate(settings)})
+    except ValidationError as error:
+        raise UsageError(explain(error, RunConfig, config, name, file)) from None
+
+
+def recommended(model: str, trainer: str) -> dict[str, Any]:
+    """What a model advises for a trainer: its `[settings]`, then its table of the trainer's name."""
+    advice = assets.recommended(model)
+    return merge(advice.get("settings", {}), advice.get(trainer, {}))
+
+
+def merge(below: Layer, above: Layer) -> dict[str, Any]:
+    """`above` laid over `below`, table by table."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def layer(path: Path | str) -> Layer:
+    """A TOML file as a layer.
+
+    Raises UsageError when it cannot be read or has a table of another trainer.
+    """
+    values = read(Path(path))
+    tables = [key for key, value in values.items() if isinstance(value, Mapping)]
+    trainer = values.get("trainer") or (tables[0] if len(tables) == 1 else "dreambooth")
+    others = [key for key in tables if key != trainer]
+    if others:
+        hint = registry.nearest(others[0], [trainer])
+        raise UsageError(f"{path}: there is a table [{others[0]}], but trainer = '{trainer}'{hint}")
+    settings = values.pop(trainer, {})
+    return {**values, "trainer": trainer, "settings": settings}
+
+
+def from_toml(path: Path | str, flags: Layer | None = None) -> RunConfig:
+    """The config of a TOML file, with flags laid over it; UsageError as `make`."""
+    return make(toml=layer(path), flags=flags, file=str(path))
+
+
+def to_toml(config: RunConfig) -> str:
+    """The complete config as TOML, every default included, each line with its description as comment."""
+    return write(config)
+
+
+def update_toml(text: str, config: RunConfig) -> str:
+    """A TOML text with the config's values in it: its comments and order stay, missing keys are added."""
+    return update(parse(text, "the old text"), config)

@@ -1,0 +1,80 @@
+"""The finished adapter on disk, and the proof that stock diffusers draws the same picture with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+
+from studio import pictures
+from studio.pipelines import attention, backbone, sampling
+from studio.pipelines.adapters import files
+from studio.pipelines.adapters.lora import LoRA
+from studio.pipelines.errors import ModelError
+from studio.pipelines.protocols import Backbone
+from studio.previews import Shot
+from studio.trainers.base import Previews
+
+NAME = "adapter.safetensors"
+KOHYA = "adapter.kohya.safetensors"
+# mean absolute difference of 8-bit pixel values; half precision rounds differently in another order of additions
+TOLERANCE = {torch.float32: 1.0, torch.bfloat16: 4.0, torch.float16: 2.0}
+
+
+def write(model: Backbone, adapter: LoRA, folder: Path, about: Mapping[str, str]) -> list[Path]:
+    """Write the diffusers file, and the kohya file where this kind of adapter has one; returns their paths."""
+    written = [files.save(model, adapter, folder / NAME, about)]
+    if not files.kohya_problem(model, adapter):
+        written.append(files.save_kohya(model, adapter, folder / KOHYA, about))
+    return written
+
+
+@dataclass(frozen=True)
+class Reload:
+    """How far the reloaded file's picture is from the preview: mean absolute difference of 8-bit values."""
+
+    difference: float
+    tolerance: float
+    by: str
+
+
+def check(source: str, model: Backbone, file: Path, shot: Shot, previews: Previews, expected: Image.Image) -> Reload:
+    """Load the exported file into a fresh stock pipeline and compare its picture with the preview's.
+
+    Raises ModelError when it differs by more than the tolerance of the model's precision.
+    """
+    fresh = backbone.load(source, model.device, model.dtype)
+    made, by = redraw(fresh, file, shot, previews)
+    difference = float(np.abs(np.asarray(made, np.float32) - np.asarray(expected, np.float32)).mean())
+    tolerance = TOLERANCE[model.dtype]
+    if difference > tolerance:
+        raise ModelError(
+            f"{file}: a fresh {by} draws another picture with it (mean difference {difference:.1f} of 255, "
+            f"tolerance {tolerance:g}); the checkpoints hold the trained weights, please report this"
+        )
+    return Reload(difference, tolerance, by)
+
+
+def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple[Image.Image, str]:
+    """The shot's picture by a freshly loaded model with the file in it, and the name of what drew it."""
+    try:
+        pipe = fresh.pipeline()
+    except ModelError:  # the toy has no stock pipeline: our own reader has to do
+        files.load(fresh, file)
+        attention.install(fresh.net, "auto")
+        drawn = sampling.sample(
+            fresh, [shot.prompt], [shot.seed], steps=previews.steps, guidance_scale=previews.guidance_scale
+        )
+        return pictures.image(next(iter(drawn))), "model of ours"
+    if fresh.prediction != "flow" and sampling.by_name(fresh) is sampling.ddim:
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.load_lora_weights(str(file.parent), weight_name=file.name)
+    pipe.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": previews.steps, "guidance_scale": previews.guidance_scale}
+    seed = torch.Generator().manual_seed(shot.seed)
+    return pipe(shot.prompt, generator=seed, **options).images[0], type(pipe).__name__

@@ -1,0 +1,63 @@
+"""A wrong setting said in one line: where, which, the value given, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+
+def keys(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all settings of a config, at any depth."""
+    from pydantic import BaseModel
+
+    for name, field in config.model_fields.items():
+        yield prefix + name
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The dotted name nearest to a word, by the whole name or its last part; '' if none is near."""
+    scores = {name: max(similar(word, name), similar(word, name.rpartition(".")[2])) for name in known}
+    best = max(known, key=lambda name: (scores[name], -name.count(".")), default="")
+    return best if best and scores[best] >= 0.55 else ""
+
+
+def similar(a: str, b: str) -> float:
+    """0..1, case and hyphens aside."""
+    a, b = (text.lower().replace("-", "_") for text in (a, b))
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def explain(
+    error: ValidationError, top: type[BaseModel], config: type[BaseModel], trainer: str, file: str = ""
+) -> str:
+    """The first mistake of a ValidationError as one line.
+
+    top, config: the models of the top level and of the trainer's table; file: named first when there is one.
+    """
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    settings = error.title == config.__name__ and error.title != top.__name__
+    table = ".".join([trainer, *location[:-1]]) if settings else ""
+    where = f"{file}: " if file else ""
+    if first["type"] == "extra_forbidden":
+        hint = nearest(
+            location[-1], list(keys(config)) if settings else [n for n in top.model_fields if n != "settings"]
+        )
+        meant = f"; did you mean '{hint}'?" if hint else ""
+        return f"{where}{f'[{table}]' if table else 'the top level'} has no setting '{location[-1]}'{meant}"
+    given = first["input"]
+    shown = f" = {given!r}" if not isinstance(given, Mapping) else ""
+    return f"{where}{f'[{table}] ' if table else ''}{location[-1]}{shown}: {message(first)}"
+
+
+def message(mistake: Any) -> str:
+    """pydantic's sentence, without its capital."""
+    text = str(mistake["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,40 @@
+"""What a `precision` setting means on a device."""
+
+from __future__ import annotations
+
+import torch
+
+from studio.pipelines.errors import UsageError
+from studio.trainers.base import Settings
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def precision(choice: str, device: torch.device) -> str:
+    """no, fp16 or bf16: what `auto` means on this device; UsageError for fp16 on a CPU."""
+    if choice == "fp16" and device.type == "cpu":
+        raise UsageError("precision: fp16 needs a GPU; use 'bf16', 'no' or 'auto' on a CPU")
+    if choice != "auto":
+        return choice
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "no"
+    return "bf16" if device.type == "cpu" and _fast_bf16_cpu() else "no"
+
+
+def _fast_bf16_cpu() -> bool:
+    """Whether the CPU multiplies bf16 in hardware."""
+    checks = (
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return any(check() for check in checks if check is not None)
+
+
+def dtype(settings: Settings, device: torch.device) -> torch.dtype:
+    """The dtype of the frozen parts."""
+    return DTYPES[precision(settings.precision, device)]
+
+
+def preferred() -> tuple[torch.device, torch.dtype]:
+    """The device to sample on, and the dtype that is fast there."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return device, DTYPES[precision("auto", device)]

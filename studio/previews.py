@@ -1,0 +1,80 @@
+"""Previews: the same prompts and seeds by the adapter and by the base model, during training and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from studio import pictures
+from studio.pipelines import sampling
+from studio.pipelines.data import Dataset
+from studio.pipelines.protocols import Backbone
+from studio.trainers.base import Previews
+
+DEFAULT_PROMPTS = 3
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One preview: a prompt and the seed of its noise."""
+
+    prompt: str
+    seed: int
+
+    @property
+    def caption(self) -> str:
+        """How a grid names it."""
+        return f"{self.prompt}  (seed {self.seed})"
+
+
+def shots(previews: Previews, dataset: Dataset) -> list[Shot]:
+    """Every prompt with every seed. Without prompts of their own, previews use the data's first different captions."""
+    words = {"trigger": dataset.settings.trigger, "class_word": dataset.settings.class_word}
+    prompts: Sequence[str] = previews.prompts
+    if not prompts:
+        prompts = list(dict.fromkeys(example.caption for example in dataset.examples))[:DEFAULT_PROMPTS]
+    for key, word in words.items():
+        prompts = [" ".join(prompt.replace(f"{{{key}}}", word).split()) for prompt in prompts]
+    return [Shot(prompt, previews.seed + number) for prompt in prompts for number in range(previews.n)]
+
+
+def take(model: Backbone, wanted: Sequence[Shot], previews: Previews, base: bool = False) -> Iterator[Image.Image]:
+    """The pictures of the shots, by the adapter or (base) without it; the global random state is left as it was."""
+    off = model.adapter.off() if base and model.adapter is not None else nullcontext()
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), off:
+        for picture in sampling.sample(
+            model,
+            [shot.prompt for shot in wanted],
+            [shot.seed for shot in wanted],
+            steps=previews.steps,
+            guidance_scale=previews.guidance_scale,
+        ):
+            yield pictures.image(picture)
+
+
+def save(folder: Path, label: str, wanted: Sequence[Shot], made: Sequence[Image.Image]) -> list[Path]:
+    """Write `samples/<label>-<number>.png`, each with prompt and seed in its metadata."""
+    return [
+        pictures.save(picture, folder / f"{label}-{number:02}.png", prompt=shot.prompt, seed=shot.seed)
+        for number, (shot, picture) in enumerate(zip(wanted, made, strict=True))
+    ]
+
+
+def load(folder: Path, label: str, wanted: Sequence[Shot]) -> list[Image.Image]:
+    """Pictures saved before under this label for these very shots; [] when any is missing or of another shot."""
+    found = []
+    for number, shot in enumerate(wanted):
+        path = folder / f"{label}-{number:02}.png"
+        if not path.is_file():
+            return []
+        with Image.open(path) as picture:
+            picture.load()
+        if (picture.info.get("prompt"), picture.info.get("seed")) != (shot.prompt, str(shot.seed)):
+            return []
+        found.append(picture)
+    return found

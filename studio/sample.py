@@ -1,0 +1,114 @@
+"""`studio sample`: pictures by a run or an adapter file, beside nothing or each other, as one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from studio import pictures
+from studio.export import NAME
+from studio.pipelines import attention, backbone, sampling
+from studio.pipelines.adapters import files
+from studio.pipelines.errors import ModelError, UsageError
+from studio.pipelines.protocols import Backbone
+from studio.precision import preferred
+from studio.store import Run, Store
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adapter file, what to call it, the model it belongs to, and the words of its run."""
+
+    label: str
+    file: Path | None
+    model: str
+    words: dict[str, str]
+
+
+def find(name: str, model: str, runs: Path) -> Source:
+    """A run's exported adapter, an adapter file, or "base" for the model without one.
+
+    Raises UsageError for a name that is none of these, ModelError when a file does not say its model.
+    """
+    if name == "base":
+        return Source("base", None, model or "embedded", {})
+    path = Path(name).expanduser()
+    if path.is_file():
+        header = files.header(path)
+        base = model or header.get("base_model", "")
+        if not base:
+            raise ModelError(f"{path} does not say which model it was trained on: give --model")
+        return Source(path.stem, path, base, words(header))
+    run: Run = Store(runs).open(name)
+    file = run.folder / NAME
+    if not file.is_file():
+        raise UsageError(f"the run '{run.name}' has no {NAME} yet: `studio train` of its run.toml goes on with it")
+    header = files.header(file)
+    return Source(run.name, file, model or header.get("base_model", "embedded"), words(header))
+
+
+def words(header: dict[str, str]) -> dict[str, str]:
+    """What `{trigger}` and `{class_word}` stand for in prompts."""
+    return {key: header.get(key, "") for key in ("trigger", "class_word")}
+
+
+def fill(prompt: str, said: dict[str, str]) -> str:
+    """A prompt with its places filled."""
+    for key, word in said.items():
+        prompt = prompt.replace(f"{{{key}}}", word)
+    return " ".join(prompt.split())
+
+
+def sample(
+    sources: Sequence[str],
+    prompts: Sequence[str],
+    seed: int = 0,
+    n: int = 4,
+    steps: int = 25,
+    guidance_scale: float = 5.0,
+    strength: float = 1.0,
+    model: str = "",
+    out: Path = Path("grid.png"),
+    runs: Path = Path("runs"),
+) -> Path:
+    """Draw `n` pictures per prompt (seeds seed .. seed + n - 1) with each source; one column a source, written to `out`.
+
+    `base` as a source is the model without an adapter. One picture alone is written as it is, without a grid.
+    """
+    if not sources or not prompts:
+        raise UsageError("sample needs a run or an adapter file, and --prompt")
+    wanted = [(prompt, seed + i) for prompt in prompts for i in range(n)]
+    columns: dict[str, list[Image.Image]] = {}
+    loaded: dict[str, Backbone] = {}
+    for source in [find(name, model, runs) for name in sources]:
+        if source.model not in loaded:
+            device, dtype = preferred()
+            loaded[source.model] = backbone.load(source.model, device, dtype)
+            attention.install(loaded[source.model].net, "auto")
+        texts = [fill(prompt, source.words) for prompt, _ in wanted]
+        label = source.label if source.label not in columns else f"{source.label} ({len(columns) + 1})"
+        columns[label] = draw(loaded[source.model], source, texts, [s for _, s in wanted], steps, guidance_scale, strength)
+    captions = [f"{prompt}  (seed {number})" for prompt, number in wanted]
+    alone = len(wanted) == 1 and len(columns) == 1
+    sheet = next(iter(columns.values()))[0] if alone else pictures.grid(columns, captions)
+    about = {"prompt": " | ".join(prompts), "seed": seed, "sources": ", ".join(sources), "strength": strength}
+    return pictures.save(sheet, out, **about, steps=steps, guidance_scale=guidance_scale)
+
+
+def draw(
+    model: Backbone, source: Source, prompts: list[str], seeds: list[int], steps: int, scale: float, strength: float
+) -> list[Image.Image]:
+    """One source's pictures; the model is left as it was."""
+    adapter = files.load(model, source.file) if source.file else None
+    try:
+        with adapter.scaled(strength) if adapter else nullcontext(), torch.no_grad():
+            drawn = sampling.sample(model, prompts, seeds, steps=steps, guidance_scale=scale)
+            return [pictures.image(picture) for picture in drawn]
+    finally:
+        if adapter:
+            adapter.remove()

@@ -1,0 +1,73 @@
+"""What a run on an embedded subject reached beside its base model, by the embedded judges."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studio import subjects
+from studio.pipelines import sampling
+from studio.pipelines.protocols import Backbone
+
+STEPS, GUIDANCE, FIRST_SEED = 20, 4.0, 1000
+Scores = dict[str, dict[str, Any]]
+
+
+def draw(model: Backbone, prompts: list[str], seeds: list[int], base: bool) -> Iterator[Tensor]:
+    """Pictures `[3, H, W]` in 0..1 for prompts x seeds, prompt by prompt, by the adapter or by the base model."""
+    off = model.adapter.off() if base and model.adapter is not None else nullcontext()
+    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), off:
+        yield from sampling.sample(
+            model, [p for p, _ in pairs], [s for _, s in pairs], steps=STEPS, guidance_scale=GUIDANCE, batch=32
+        )
+
+
+def measure(model: Backbone, place: Path, trigger: str, word: str, seeds: int, base: bool) -> Iterator[dict[str, list[float]]]:
+    """Marks per prompt. The base model is asked for its class alone: it does not know the trigger."""
+    from studio.pipelines.scorers import embedded
+
+    judges = embedded.load()
+    subject = word if base else f"{trigger} {word}"
+    prompts = [prompt.format(subject=subject) for prompt in subjects.PROMPTS]
+    made = draw(model, prompts, list(range(FIRST_SEED, FIRST_SEED + seeds)), base)
+    for prompt in subjects.PROMPTS:
+        pictures = torch.stack([next(made).cpu() for _ in range(seeds)])
+        yield subjects.marks(judges, pictures, prompt, place)
+
+
+def summary(rows: list[dict[str, list[float]]]) -> dict[str, tuple[float, float, int]]:
+    """Mean, standard error and number of pictures of every score."""
+    found = {}
+    for name in rows[0]:
+        values = torch.tensor([value for row in rows for value in row[name]])
+        found[name] = (float(values.mean()), float(values.std() / math.sqrt(len(values))), len(values))
+    return found
+
+
+def table(adapter: list[dict[str, list[float]]], base: list[dict[str, list[float]]]) -> Scores:
+    """`scores.json`: value with a 95 % interval, number of pictures, encoder, and the base model's value."""
+    reference = summary(base)
+    return {
+        name: {
+            "value": round(mean, 4),
+            "low": round(mean - 1.96 * error, 4),
+            "high": round(mean + 1.96 * error, 4),
+            "n": count,
+            "encoder": "embedded judges",
+            "base": round(reference[name][0], 4),
+        }
+        for name, (mean, error, count) in summary(adapter).items()
+    }
+
+
+def write(scores: Scores, file: Path) -> None:
+    """Write them as JSON."""
+    file.write_text(json.dumps(scores, indent=1) + "\n")

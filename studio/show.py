@@ -1,0 +1,80 @@
+"""`studio show RUN`: config, curve, samples and scores of a run at a glance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from studio.store import Run, Store
+
+
+def show(run: str, runs: Path = Path("runs")) -> None:
+    """Print what a run is, how far it came and what it scored; draw its curve to `curve.png` in its folder.
+
+    Raises UsageError when there is no such run.
+    """
+    found, console = Store(runs).open(run), Console()
+    said = found.summary()
+    curve = found.curve("loss")
+    table = Table(show_header=False, box=None)
+    table.add_row("run", found.name)
+    table.add_row("folder", str(found.folder))
+    table.add_row("state", f"{found.state()}, step {max(curve, default=0)} of {said['steps']}")
+    for key in ("trainer", "model", "seed"):
+        table.add_row(key, str(said[key]))
+    if curve:
+        table.add_row("loss", f"first {next(iter(curve.values())):.4f}, mean of the last tenth {tail(curve):.4f}")
+        table.add_row("curve", plot(found, curve).name)
+    for name, text in listing(found).items():
+        table.add_row(name, text)
+    console.print(table)
+    scores(found, console)
+    for event in found.events():
+        if event.event in ("warning", "failed"):
+            console.print(f"{event.event}: {event.fields.get('message', '')}", style="yellow", markup=False)
+
+
+def tail(curve: dict[int, float]) -> float:
+    """Mean of the last tenth of the steps."""
+    values = list(curve.values())[-max(1, len(curve) // 10) :]
+    return sum(values) / len(values)
+
+
+def listing(run: Run) -> dict[str, str]:
+    """The run's files, by kind."""
+    kinds = {"samples": "samples/*.png", "checkpoints": "checkpoints/step-*", "adapters": "*.safetensors", "grid": "grid.png"}
+    found = {kind: sorted(run.folder.glob(pattern)) for kind, pattern in kinds.items()}
+    return {kind: f"{len(paths)}: {', '.join(p.name for p in paths[-4:])}" for kind, paths in found.items() if paths}
+
+
+def scores(run: Run, console: Console) -> None:
+    """The table of `scores.json`, where there is one."""
+    file = run.folder / "scores.json"
+    if not file.is_file():
+        return
+    table = Table("score", "adapter", "95 % interval", "base", "pictures")
+    for name, score in json.loads(file.read_text()).items():
+        interval = f"{score['low']:.3f} to {score['high']:.3f}"
+        table.add_row(name, f"{score['value']:.3f}", interval, f"{score['base']:.3f}", str(score["n"]))
+    console.print(table)
+
+
+def plot(run: Run, curve: dict[int, float]) -> Path:
+    """The loss over the steps, with its moving mean, as `curve.png`."""
+    from matplotlib.figure import Figure
+
+    steps, values = list(curve), list(curve.values())
+    window = max(1, len(values) // 20)
+    smooth = [sum(values[max(0, i - window) : i + 1]) / len(values[max(0, i - window) : i + 1]) for i in range(len(values))]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, values, color="lightsteelblue", linewidth=0.8, label="loss")
+    axes.plot(steps, smooth, color="navy", label=f"mean of {window + 1} steps")
+    axes.set(xlabel="step", ylabel="loss", title=run.name)
+    axes.legend()
+    path = run.folder / "curve.png"
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,92 @@
+"""The subjects and styles that come with the studio: `--data subject:fox`, and how well a run learned one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
+
+from studio.config import RunConfig
+from studio.pipelines.assets import assets_folder
+from studio.pipelines.errors import DataError
+from studio.registry import nearest
+
+if TYPE_CHECKING:
+    from studio.pipelines.scorers.embedded import Judges
+
+SCHEME = "subject:"
+# what a prompt asks for: words -> the attributes that must be seen. No training picture has these backgrounds.
+PROMPTS: dict[str, dict[str, str]] = {
+    "a {subject} on a blue background": {"colour": "blue"},
+    "a {subject} on a green background": {"colour": "green"},
+    "a {subject} on a black background": {"colour": "black"},
+    "a {subject} with a pink background": {"colour": "pink"},
+    "a small {subject} on the left on a gray background": {"colour": "gray", "position": "left"},
+    "a large {subject} on a brown background": {"colour": "brown", "size": "large"},
+    "a small {subject} on the right on an orange background": {"colour": "orange", "position": "right"},
+    "a flat sticker of a {subject} on a green background": {"colour": "green"},
+}
+
+
+def folder(name: str) -> Path:
+    """Where a subject's or style's files are. Raises DataError with the nearest name for an unknown one."""
+    place = assets_folder() / "subjects" / name
+    if not (place / "subject.json").is_file():
+        known = sorted(path.parent.name for path in (assets_folder() / "subjects").glob("*/subject.json"))
+        raise DataError(f"there is no subject '{name}'{nearest(name, known)}; there are {', '.join(known)}")
+    return place
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The config with `subject:NAME` replaced by the folder it stands for, and its class word where none is given."""
+    data = config.settings.data
+    if not str(data.folder).startswith(SCHEME):
+        return config
+    place = folder(str(data.folder).removeprefix(SCHEME))
+    word = data.class_word or json.loads((place / "subject.json").read_text())["class_word"]
+    data = data.model_copy(update={"folder": place / "train", "class_word": word})
+    return config.model_copy(update={"settings": config.settings.model_copy(update={"data": data})})
+
+
+def about(data: Path | None) -> dict[str, Any]:
+    """`subject.json` of the subject that a data folder belongs to; {} for anybody's own pictures."""
+    file = data.parent / "subject.json" if data is not None else None
+    return json.loads(file.read_text()) if file is not None and file.is_file() else {}
+
+
+def read(path: Path, mode: str = "RGB") -> Tensor:
+    """A picture `[C, H, W]` in 0..1."""
+    with Image.open(path) as picture:
+        return to_tensor(picture.convert(mode))
+
+
+def references(place: Path, colour: Sequence[int]) -> Tensor:
+    """A subject's reference pictures `[R, 3, H, W]` in 0..1, cut out by their masks and put on one colour.
+
+    With the prompt's own background behind them, a similarity is about the subject and not about the background.
+    """
+    ground = torch.tensor(colour).view(3, 1, 1) / 255
+    files = sorted((place / "reference").glob("*.png"))
+    masks = [read(place / "reference" / "masks" / file.name, "L") for file in files]
+    return torch.stack([read(file) * mask + ground * (1 - mask) for file, mask in zip(files, masks, strict=True)])
+
+
+def marks(judges: Judges, pictures: Tensor, prompt: str, place: Path) -> dict[str, list[float]]:
+    """Scores of pictures `[B, 3, H, W]` in 0..1 made for one of PROMPTS: similarities and shares of wishes met."""
+    from studio.pipelines.scorers.embedded import SubjectMatch
+    from studio.world.concepts import BACKGROUNDS
+
+    wishes = PROMPTS[prompt]
+    near = references(place, BACKGROUNDS[wishes["colour"]])
+    seen = judges.read(pictures * 2 - 1)
+    return {
+        "subject similarity (image)": SubjectMatch(judges)(pictures, [], near).tolist(),
+        "subject similarity (attributes)": SubjectMatch(judges, "attribute")(pictures, [], near).tolist(),
+        "prompt accuracy": [sum(row[k] == v for k, v in wishes.items()) / len(wishes) for row in seen],
+    }

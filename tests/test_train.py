@@ -1,0 +1,178 @@
+"""A whole run: what it leaves behind, going on with it, and what wrong input does not leave behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from studio import export, journal, sample, show
+from studio.config import RunConfig, make
+from studio.events import Event
+from studio.pipelines.errors import DataError, ModelError, UsageError
+from studio.store import Run, Store
+from studio.train import train
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three small pictures with one caption."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    (folder / "0.txt").write_text("a {trigger} in the snow")
+    return folder
+
+
+def config(pictures: Path, tmp_path: Path, **settings: Any) -> RunConfig:
+    fast = {"steps": 4, "data": {"folder": pictures}, "previews": {"steps": 2}, "precision": "no"}
+    flags = {"model": "toy", "run": "one", "runs": tmp_path / "runs", "settings": {**fast, **settings}}
+    return make("dreambooth", flags=flags)
+
+
+def pixels(path: Path) -> np.ndarray:
+    """A picture's values."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"), int)
+
+
+def test_a_run_leaves_everything_design_promises(pictures: Path, tmp_path: Path) -> None:
+    told: list[Event] = []
+    folder = train(config(pictures, tmp_path, save_every=2), told.append)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"run.toml", "env.json", "events.jsonl", "grid.png", "adapter.safetensors", "adapter.kohya.safetensors"} <= names
+    assert {"samples/base-00.png", "samples/000004-00.png"} <= names
+    assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step-000002", "step-000004"]
+    assert Run(folder).state() == "done"
+    phases = [event.phase for event in told]
+    assert list(dict.fromkeys(phases)) == ["load", "cache", "preview", "train", "export", "check"]
+    losses = [event.numbers["loss"] for event in Run(folder).events() if event.numbers]
+    assert len(losses) == 4
+    assert all(np.isfinite(losses))
+
+
+def test_the_same_words_give_the_same_bits(pictures: Path, tmp_path: Path) -> None:
+    one = load_file(train(config(pictures, tmp_path)) / export.NAME)
+    again = config(pictures, tmp_path).model_copy(update={"run": "two"})
+    two = load_file(train(again) / export.NAME)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(pictures: Path, tmp_path: Path) -> None:
+    straight = load_file(train(config(pictures, tmp_path).model_copy(update={"run": "straight"})) / export.NAME)
+    runs = tmp_path / "runs"
+
+    def stop_after_two(event: Event) -> None:
+        if event.numbers and event.step == 2:
+            (runs / "one" / "stop").touch()
+
+    with pytest.raises(journal.Stopped):
+        train(config(pictures, tmp_path), stop_after_two)
+    assert Run(runs / "one").last("stopped") is not None
+    folder = train(config(pictures, tmp_path))
+    resumed = load_file(folder / export.NAME)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert (folder / "samples/000004-00.png").read_bytes() == (runs / "straight/samples/000004-00.png").read_bytes()
+
+
+def test_a_crash_in_the_export_trains_nothing_again(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ModelError("no")
+
+    with monkeypatch.context() as patch, pytest.raises(ModelError):
+        patch.setattr(export, "write", fail)
+        train(config(pictures, tmp_path))
+    before = Run(tmp_path / "runs/one").last("failed")
+    assert before is not None
+    assert before.fields["exit_code"] == 6
+    told: list[Event] = []
+    folder = train(config(pictures, tmp_path), told.append)
+    assert not [event for event in told if event.numbers]
+    assert (folder / export.NAME).is_file()
+
+
+def test_a_finished_run_says_so_and_is_left_alone(pictures: Path, tmp_path: Path) -> None:
+    folder = train(config(pictures, tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    told: list[Event] = []
+    assert train(config(pictures, tmp_path), told.append) == folder
+    assert any("finished" in str(event.fields.get("message")) for event in told)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def test_more_steps_go_on(pictures: Path, tmp_path: Path) -> None:
+    train(config(pictures, tmp_path))
+    told: list[Event] = []
+    train(config(pictures, tmp_path, steps=6), told.append)
+    assert [event.step for event in told if event.numbers] == [5, 6]
+
+
+def test_another_config_under_the_same_name_is_refused(pictures: Path, tmp_path: Path) -> None:
+    train(config(pictures, tmp_path))
+    with pytest.raises(UsageError, match=r"lr: 0.0001 -> 0.5"):
+        train(config(pictures, tmp_path, lr=0.5))
+
+
+@pytest.mark.parametrize("wrong", ["missing", "empty", "corrupt"])
+def test_wrong_pictures_leave_nothing(tmp_path: Path, wrong: str) -> None:
+    folder = tmp_path / wrong
+    if wrong != "missing":
+        folder.mkdir()
+    if wrong == "corrupt":
+        (folder / "a.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError) as problem:
+        train(config(folder, tmp_path))
+    assert "\n" not in str(problem.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_corrupt_picture_among_good_ones_is_named(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    told: list[Event] = []
+    train(config(pictures, tmp_path), told.append)
+    assert any("broken.jpg" in str(e.fields.get("message")) for e in told if e.event == "warning")
+
+
+def test_a_rank_larger_than_the_layer_leaves_no_half_run(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="rank"):
+        train(config(pictures, tmp_path, adapter={"rank": 4096}))
+
+
+def test_sampling_a_run_beside_its_base(pictures: Path, tmp_path: Path) -> None:
+    folder = train(config(pictures, tmp_path, lr=0.05))
+    model = {"model": "toy", "runs": tmp_path / "runs", "steps": 2, "n": 1}
+    alone = sample.sample([str(folder / export.NAME)], ["a {trigger}"], out=tmp_path / "a.png", **model)
+    base = sample.sample(["base"], ["a sks"], out=tmp_path / "b.png", **model)
+    off = sample.sample(["one"], ["a {trigger}"], out=tmp_path / "c.png", strength=0.0, **model)
+    assert np.abs(pixels(alone) - pixels(base)).sum() > 0
+    assert np.array_equal(pixels(off), pixels(base))
+    with Image.open(alone) as picture:
+        assert picture.info["prompt"] == "a {trigger}"
+    with pytest.raises(UsageError, match="one"):
+        sample.sample(["onne"], ["x"], out=tmp_path / "d.png", **model)
+
+
+def test_show_draws_the_curve(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train(config(pictures, tmp_path))
+    show.show("one", tmp_path / "runs")
+    said = capsys.readouterr().out
+    assert "step 4 of 4" in said
+    assert pixels(folder / "curve.png").shape[1] > 500
+
+
+def test_env_names_what_the_run_was_made_with(pictures: Path, tmp_path: Path) -> None:
+    said = json.loads((train(config(pictures, tmp_path)) / "env.json").read_text())
+    assert said["packages"]["torch"] == torch.__version__
+    assert len(said["dataset"]) == len(said["base_model"]) == 64
+    assert Store(tmp_path / "runs").list()[0].name == "one"
