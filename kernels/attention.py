@@ -147,9 +147,7 @@ def shape_class(q: Tensor, k: Tensor, v: Tensor) -> str:
 def _fastest(q: Tensor, k: Tensor, grad: bool) -> str:
     """Times every implementation that answers on these shapes; sdpa unless another is clearly faster."""
     kinds = [kind for kind in KINDS if kind != "matmul" or _score_bytes(q, k) <= LARGEST]
-    times = {
-        kind: seconds(kind, q, k, grad) for kind in kinds if probe(kind, q.device, q.dtype, q.shape[-1]).ok
-    }
+    times = {kind: seconds(kind, q, k, grad) for kind in kinds if probe(kind, q.device, q.dtype, q.shape[-1]).ok}
     best = min(times, key=lambda kind: times[kind], default="sdpa")
     return best if times.get(best, math.inf) < MARGIN * times.get("sdpa", math.inf) else "sdpa"
 

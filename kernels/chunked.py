@@ -59,9 +59,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float)
         for j in columns:
             scores = _scores(block, k, mask, i, j)
             higher = torch.maximum(top, scores.amax(-1, keepdim=True))
-            origin = higher.masked_fill(
-                higher == -torch.inf, 0
-            )  # no key seen yet: exp(-inf - -inf) would be NaN
+            origin = higher.masked_fill(higher == -torch.inf, 0)  # no key seen yet: exp(-inf - -inf) would be NaN
             weights = scores.sub_(origin).exp_()
             fade = (top - origin).exp_()
             total = total * fade + weights.sum(-1, keepdim=True)

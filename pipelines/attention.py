@@ -104,9 +104,7 @@ def install(net: nn.Module, choice: str = "auto") -> None:
         if kind in PROCESSORS:
             layer.set_processor(PROCESSORS[kind](choice))
         elif choice != "auto":
-            raise UsageError(
-                f"attention='{choice}' cannot replace {old} of layer {name}; use attention='auto'"
-            )
+            raise UsageError(f"attention='{choice}' cannot replace {old} of layer {name}; use attention='auto'")
 
 
 def _check(net: nn.Module, choice: str) -> None:

@@ -75,9 +75,7 @@ class Frozen(ABC):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Channels, height and width of one picture's latents. Raises UsageError for odd sides."""
         if height % self.multiple or width % self.multiple:
-            raise UsageError(
-                f"picture size {width}x{height}: both sides must be divisible by {self.multiple}"
-            )
+            raise UsageError(f"picture size {width}x{height}: both sides must be divisible by {self.multiple}")
         return self.channels, height // self.factor, width // self.factor
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -180,8 +178,7 @@ class Latent(Frozen):
         if config.get("latents_mean") is None or config.get("latents_std") is None:
             return config.get("shift_factor") or 0.0, config.scaling_factor
         mean, std = (
-            torch.tensor(config[key], device=self.device).view(1, -1, 1, 1)
-            for key in ("latents_mean", "latents_std")
+            torch.tensor(config[key], device=self.device).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std")
         )
         return mean, config.scaling_factor / std
 
@@ -200,6 +197,4 @@ class Latent(Frozen):
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Any:
     """Ids `[B, length]` and their mask, padded and cut off as stock pipelines do."""
-    return tokenizer(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
+    return tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")

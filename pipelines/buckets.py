@@ -28,9 +28,7 @@ def sizes(resolution: int, multiple: int, buckets: bool = True) -> tuple[Size, .
     if resolution % multiple or resolution < multiple:
         low, high = resolution // multiple * multiple, (resolution // multiple + 1) * multiple
         usable = " or ".join(str(n) for n in (low, high) if n)
-        raise UsageError(
-            f"resolution {resolution} is not divisible by {multiple}, as this model needs: use {usable}"
-        )
+        raise UsageError(f"resolution {resolution} is not divisible by {multiple}, as this model needs: use {usable}")
     if not buckets:
         return ((resolution, resolution),)
     step = multiple * max(1, min(resolution // 8, 64) // multiple)

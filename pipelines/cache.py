@@ -89,9 +89,7 @@ class Embeddings:
 
     def __call__(self, prompts: Sequence[str]) -> Cond:
         """What the network is told about each prompt, on the model's device."""
-        return Cond.cat([unpack(self.entry(prompt)) for prompt in prompts]).map(
-            lambda x: x.to(self.model.device)
-        )
+        return Cond.cat([unpack(self.entry(prompt)) for prompt in prompts]).map(lambda x: x.to(self.model.device))
 
     def entry(self, prompt: str) -> dict[str, Tensor]:
         """One prompt's embedding, as named tensors."""

@@ -37,9 +37,7 @@ def find(model: str) -> tuple[families.Family, Path]:
         return single_file_family(path), path
     if not path.is_dir():
         if model == "embedded":
-            raise ModelError(
-                f"{path}: the embedded model is not there; build it with `python -m studio.world build`"
-            )
+            raise ModelError(f"{path}: the embedded model is not there; build it with `python -m studio.world build`")
         if not HUB_ID.fullmatch(model):
             raise ModelError(f"{model}: no such folder or file, and not a hub id like owner/name")
         path = hub.snapshot(model)
@@ -145,9 +143,7 @@ def single_file(pipeline: Any, source: Path, dtype: torch.dtype, **parts: Any) -
     """A stock pipeline from an original-layout file; its configs lie beside it, or come from the hub."""
     beside = source.with_suffix("")
     folders = (beside, source.parent, hub.cached_configs(source))
-    config = next(
-        (str(folder) for folder in folders if folder and (folder / "model_index.json").is_file()), None
-    )
+    config = next((str(folder) for folder in folders if folder and (folder / "model_index.json").is_file()), None)
     if config is None and not hub.reachable():
         raise ModelError(
             f"{source}: no configs beside it, and the hub does not answer; "

@@ -41,9 +41,7 @@ class DataStream:
         self.model, self.dataset, self.batch, self.seed = model, dataset, batch, seed
         self.latents, self.prior, self.position = Latents(model, cache), prior, 0
         self.buckets = sorted({example.bucket for example in dataset.examples})
-        self.groups = [
-            repeated([e for e in dataset.examples if e.bucket == bucket]) for bucket in self.buckets
-        ]
+        self.groups = [repeated([e for e in dataset.examples if e.bucket == bucket]) for bucket in self.buckets]
         self.order = Order([len(group) for group in self.groups], batch, seed)
         self.class_pictures = repeated(prior.examples) if prior else []
         self.class_order = Order([len(self.class_pictures)], batch, digest(seed, "prior"))
@@ -108,9 +106,7 @@ class DataStream:
         """Every way a batch with center crops can show an example."""
         rows = [(self.dataset, example, example.bucket) for example in self.dataset.examples]
         if self.prior:
-            rows += [
-                (self.prior, example, bucket) for example in self.prior.examples for bucket in self.buckets
-            ]
+            rows += [(self.prior, example, bucket) for example in self.prior.examples for bucket in self.buckets]
         for dataset, example, bucket in rows:
             for flip in (False, True)[: 1 + dataset.settings.flip]:
                 box = buckets.crop_box(example.size, bucket)

@@ -36,11 +36,7 @@ def check(path: Path, background: str = "white") -> Checked | str:
     except Image.DecompressionBombError:
         return f"decompression bomb: more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels"
     except UnidentifiedImageError:
-        heic = (
-            "; HEIC needs pillow-heif, or save it as JPEG"
-            if path.suffix.lower() in (".heic", ".heif")
-            else ""
-        )
+        heic = "; HEIC needs pillow-heif, or save it as JPEG" if path.suffix.lower() in (".heic", ".heif") else ""
         return f"not a picture that can be read{heic}"
     except OSError as error:
         return f"cannot be read: {error.strerror or one_line(error)}"

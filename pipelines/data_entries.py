@@ -49,9 +49,7 @@ def write(path: Path, entry: Mapping[str, Tensor]) -> None:
     except OSError as error:
         full = error.errno in FULL
         hint = "free some space" if full else "see who may write there"
-        message = (
-            f"cannot write the cache in {path.parent}: {error.strerror or error}; {hint} and start again"
-        )
+        message = f"cannot write the cache in {path.parent}: {error.strerror or error}; {hint} and start again"
         raise (MemoryShortage if full else DataError)(message) from error
 
 

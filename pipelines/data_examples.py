@@ -44,9 +44,7 @@ class Example:
 class Reader:
     """Turns checked files into examples, and notes what a person should know about them."""
 
-    def __init__(
-        self, listing: Listing, sizes: Sequence[buckets.Size], prompt: str, words: tuple[str, str]
-    ) -> None:
+    def __init__(self, listing: Listing, sizes: Sequence[buckets.Size], prompt: str, words: tuple[str, str]) -> None:
         self.sizes, self.prompt, self.default = sizes, prompt, words
         self.rejected, self.warnings = list(listing.rejected), list(listing.warnings)
         self.words: Counter[tuple[str, str]] = Counter()
@@ -81,15 +79,11 @@ class Reader:
         """Warn of a picture that is small, that loses much to the crop, or that is there twice."""
         name, side = shown(name), round((bucket[0] * bucket[1]) ** 0.5)
         if min(checked.size) < side / 2:
-            self.warnings.append(
-                f"{name} is small ({checked.size[0]}x{checked.size[1]}, trained at {side}): it blurs"
-            )
+            self.warnings.append(f"{name} is small ({checked.size[0]}x{checked.size[1]}, trained at {side}): it blurs")
         if (share := buckets.kept(checked.size, bucket)) < MUCH_CROPPED:
             self.warnings.append(f"{name}: the crop to {bucket[0]}x{bucket[1]} keeps only {share:.0%} of it")
         if checked.content in self.contents:
-            self.warnings.append(
-                f"{name} is the same picture as {self.contents[checked.content]}; both are used"
-            )
+            self.warnings.append(f"{name} is the same picture as {self.contents[checked.content]}; both are used")
         self.contents.setdefault(checked.content, name)
 
     def mask(self, found: Found, size: tuple[int, int]) -> str:

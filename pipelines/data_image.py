@@ -37,9 +37,7 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """A grey picture of more than eight bits per pixel as mode L: Pillow's own conversion would clip it."""
     values = np.asarray(image).astype(np.float64)
     top = values.max(initial=0)
-    full = (
-        1.0 if image.mode == "F" and top <= 1 else 255.0 if image.mode[1:] == "" and top <= 255 else 65535.0
-    )
+    full = 1.0 if image.mode == "F" and top <= 1 else 255.0 if image.mode[1:] == "" and top <= 255 else 65535.0
     return Image.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
 
 

@@ -60,9 +60,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 over pictures, masks, captions and settings; the same wherever the folder lies."""
         settings = self.settings.model_dump(mode="json", exclude={"folder"})
-        lines = sorted(
-            [e.content, e.mask_content, e.caption, e.bucket, e.repeats, e.weight] for e in self.examples
-        )
+        lines = sorted([e.content, e.mask_content, e.caption, e.bucket, e.repeats, e.weight] for e in self.examples)
         return hashlib.sha256(json.dumps([settings, lines], sort_keys=True).encode()).hexdigest()
 
 
@@ -70,30 +68,18 @@ class Pictures(Part):
     """What a run learns from."""
 
     folder: Annotated[Path | None, Field(description="Folder of pictures, or one picture")] = None
-    resolution: Annotated[
-        int, Field(ge=0, description="Side of the training pictures in pixels; 0: the model's")
-    ] = 0
-    buckets: Annotated[
-        bool, Field(description="Keep aspect ratios, at about resolution^2 pixels; off: square")
-    ] = True
-    crop: Annotated[
-        Literal["center", "random"], Field(description="Which part of a picture its crop keeps")
-    ] = "center"
+    resolution: Annotated[int, Field(ge=0, description="Side of the training pictures in pixels; 0: the model's")] = 0
+    buckets: Annotated[bool, Field(description="Keep aspect ratios, at about resolution^2 pixels; off: square")] = True
+    crop: Annotated[Literal["center", "random"], Field(description="Which part of a picture its crop keeps")] = "center"
     flip: Annotated[bool, Field(description="Mirror every other picture at random")] = False
     prompt: Annotated[
         str, Field(description="Caption of pictures that bring none; {trigger}, {class_word} are filled")
     ] = "a photo of {trigger} {class_word}"
-    trigger: Annotated[
-        str, Field(description="The word that calls the subject; filled into captions too")
-    ] = "sks"
+    trigger: Annotated[str, Field(description="The word that calls the subject; filled into captions too")] = "sks"
     class_word: Annotated[str, Field(description="What the subject is, in one noun, such as dog")] = ""
-    caption_dropout: Annotated[
-        float, Field(ge=0, le=1, description="Share of captions replaced by nothing")
-    ] = 0.0
+    caption_dropout: Annotated[float, Field(ge=0, le=1, description="Share of captions replaced by nothing")] = 0.0
     masks: Annotated[bool, Field(description="Train only where the mask files are white")] = False
-    background: Annotated[
-        str, Field(description="Colour behind transparent pictures, by name or #rrggbb")
-    ] = "white"
+    background: Annotated[str, Field(description="Colour behind transparent pictures, by name or #rrggbb")] = "white"
 
     @field_validator("background")
     @classmethod
@@ -141,9 +127,7 @@ class Pictures(Part):
                 raise DataError(f"no such folder: {shown(self.folder)}; --data takes a folder of pictures")
             listing = layouts.scan(self.folder)
         except OSError as error:
-            raise DataError(
-                f"{shown(self.folder)} cannot be read: {error.strerror or one_line(error)}"
-            ) from error
+            raise DataError(f"{shown(self.folder)} cannot be read: {error.strerror or one_line(error)}") from error
         if not (listing.found or listing.rejected or listing.known):
             kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
             raise DataError(f"{shown(self.folder)} is an empty folder: put pictures into it ({kinds})")

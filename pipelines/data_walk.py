@@ -39,9 +39,7 @@ class Ledger:
         return shown(path.relative_to(self.folder).as_posix())
 
 
-def walk(
-    folder: Path, ledger: Ledger, seen: frozenset[str] = frozenset(), deep: bool = True
-) -> Iterator[Path]:
+def walk(folder: Path, ledger: Ledger, seen: frozenset[str] = frozenset(), deep: bool = True) -> Iterator[Path]:
     """Regular files below `folder`; hidden, broken and looping entries go to the ledger."""
     seen = seen | {os.path.realpath(folder)}
     for path in sorted(folder.iterdir()):

@@ -41,19 +41,13 @@ class DDPM(Frozen):
         draw. snr is alpha^2 / sigma^2, zero at the last step of a zero-terminal-SNR schedule (Lin et al.).
         """
         eps = gaussian(latents, generator) if eps is None else eps.to(latents.device)
-        t = (
-            torch.randint(len(self.alphas_cumprod), latents.shape[:1], generator=generator)
-            if t is None
-            else t
-        )
+        t = torch.randint(len(self.alphas_cumprod), latents.shape[:1], generator=generator) if t is None else t
         eps = with_offset(eps, offset, generator)
         x0, t = latents.float(), t.to(latents.device)
         alpha2 = self.alphas_cumprod.to(latents.device)[t.long()]
         alpha, sigma = alpha2.sqrt()[:, None, None, None], (1 - alpha2).sqrt()[:, None, None, None]
         target = eps if self.prediction == "epsilon" else alpha * eps - sigma * x0
-        return Noisy(
-            alpha * x0 + sigma * eps, t, target, alpha2 / (1 - alpha2), torch.ones_like(alpha2), x0, eps
-        )
+        return Noisy(alpha * x0 + sigma * eps, t, target, alpha2 / (1 - alpha2), torch.ones_like(alpha2), x0, eps)
 
 
 def gaussian(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -51,12 +51,7 @@ def constants(path: Path) -> dict[str, tuple[str, ...]]:
     text = path.read_text(encoding="utf-8")
     body = ast.parse(text).body if "CLASSES = " in text else []
     assigned = [node for node in body if isinstance(node, ast.Assign)]
-    named = [
-        (target.id, node.value)
-        for node in assigned
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    ]
+    named = [(target.id, node.value) for node in assigned for target in node.targets if isinstance(target, ast.Name)]
     return {name: tuple(ast.literal_eval(value)) for name, value in named if name in FIELDS}
 
 
@@ -68,9 +63,7 @@ def theirs() -> tuple[list[Family], list[str]]:
             module = importlib.import_module(point.value.split(":")[0])
             values = {FIELDS[name]: tuple(getattr(module, name)) for name in FIELDS if hasattr(module, name)}
             found.append(Family(module.__name__, **values))
-        except (
-            Exception
-        ) as error:  # a plug-in may fail in any way, and must not take our own families with it
+        except Exception as error:  # a plug-in may fail in any way, and must not take our own families with it
             broken.append(f"plug-in {point.name}: {type(error).__name__}: {error}")
     return found, broken
 

@@ -21,9 +21,7 @@ def cfg(scale: float, empty: Cond, rescale: float = 0.0) -> Guidance:
 
         def guided(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
             without = expand(empty, len(cond))
-            uncond, with_prompt = predict(
-                torch.cat([x, x]), torch.cat([t, t]), Cond.cat([without, cond])
-            ).chunk(2)
+            uncond, with_prompt = predict(torch.cat([x, x]), torch.cat([t, t]), Cond.cat([without, cond])).chunk(2)
             out = uncond + scale * (with_prompt - uncond)
             return rescaled(out, with_prompt, rescale) if rescale else out
 

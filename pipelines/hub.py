@@ -50,9 +50,7 @@ def reachable() -> bool:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     answers: list[bool] = []
-    asking = Thread(
-        target=lambda: answers.append(_ask()), daemon=True
-    )  # a name look-up has no time limit of its own
+    asking = Thread(target=lambda: answers.append(_ask()), daemon=True)  # a name look-up has no time limit of its own
     asking.start()
     asking.join(PATIENCE)
     return answers == [True]

@@ -60,9 +60,7 @@ def scan_file(picture: Path) -> Listing:
     ledger = Ledger(picture.parent)
     beside = [path for path in walk(picture.parent, Ledger(picture.parent), deep=False) if path != picture]
     stems = {picture.parent: {picture.stem}}
-    masks = [
-        p for p in beside if p.suffix.lower() in SUFFIXES and mask_base(p, stems) == (p.parent, picture.stem)
-    ]
+    masks = [p for p in beside if p.suffix.lower() in SUFFIXES and mask_base(p, stems) == (p.parent, picture.stem)]
     sidecars = [picture.with_suffix(suffix) for suffix in SIDECARS if picture.with_suffix(suffix) in beside]
     return listing(ledger, [picture, *masks], [picture, *sidecars, *masks])
 
@@ -105,9 +103,7 @@ def entry(
     if row is not None:
         repeats *= row.repeats
     caption = (row.caption if row else "") or sidecars.get(path, "")
-    return Found(
-        path, name, caption, masks.get((path.parent, path.stem)), repeats, row.weight if row else 1.0, words
-    )
+    return Found(path, name, caption, masks.get((path.parent, path.stem)), repeats, row.weight if row else 1.0, words)
 
 
 def kohya(path: Path, ledger: Ledger) -> tuple[int, tuple[str, str] | None]:

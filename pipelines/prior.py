@@ -52,9 +52,7 @@ def pictures(
     yield count - len(missing), count
     for start in range(0, len(missing), batch):
         seeds = missing[start : start + batch]
-        for one, picture in zip(
-            seeds, _base_pictures(model, prompt, seeds, steps, guidance_scale), strict=True
-        ):
+        for one, picture in zip(seeds, _base_pictures(model, prompt, seeds, steps, guidance_scale), strict=True):
             _save(picture, place / name(one), prompt, one)
         yield count - len(missing) + start + len(seeds), count
 
@@ -64,9 +62,7 @@ def name(seed: int) -> str:
     return f"{seed:08d}.png"
 
 
-def _base_pictures(
-    model: Backbone, prompt: str, seeds: list[int], steps: int, guidance_scale: float
-) -> list[Tensor]:
+def _base_pictures(model: Backbone, prompt: str, seeds: list[int], steps: int, guidance_scale: float) -> list[Tensor]:
     """Pictures `[3, H, W]` in 0..1 by the model without its adapter."""
     from studio.pipelines.sampling import sample
 

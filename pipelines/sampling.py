@@ -65,9 +65,7 @@ def walk(
     scale, steps = schedule
     x = x.float() * scale
     for k in steps:
-        t = torch.full(
-            x.shape[:1], k.t, device=x.device, dtype=torch.long if k.t == int(k.t) else torch.float32
-        )
+        t = torch.full(x.shape[:1], k.t, device=x.device, dtype=torch.long if k.t == int(k.t) else torch.float32)
         out = predict(x, t, cond)
         mean = k.A * x + k.B * out
         after = mean + k.S * normal(x, generators) if k.S else mean

@@ -65,15 +65,11 @@ def ddim(model: Backbone, steps: int, eta: float = 0.0) -> Schedule:
         a = float(alphas[t])
         after = float(alphas[t - stride] if t >= stride else scheduler.final_alpha_cumprod)
         if a == 0 and model.prediction == "epsilon":
-            raise ModelError(
-                "scheduler: epsilon says nothing at zero terminal SNR; use leading timestep_spacing"
-            )
+            raise ModelError("scheduler: epsilon says nothing at zero terminal SNR; use leading timestep_spacing")
         variance = eta**2 * (1 - after) / (1 - a) * (1 - a / after)
         (cx, co), (ex, eo) = clean_and_noise(model.prediction, a)
         keep, towards = after**0.5, max(0.0, 1 - after - variance) ** 0.5
-        found.append(
-            Coefficients(t, keep * cx + towards * ex, keep * co + towards * eo, variance**0.5, cx, co)
-        )
+        found.append(Coefficients(t, keep * cx + towards * ex, keep * co + towards * eo, variance**0.5, cx, co))
     return 1.0, found
 
 
@@ -95,9 +91,7 @@ def euler(model: Backbone, steps: int) -> Schedule:
         (cx, co), _ = clean_and_noise(model.prediction, 1 / norm**2)
         ratio = after / sigma
         found.append(
-            Coefficients(
-                t, (ratio * norm + (1 - ratio) * cx) / next_norm, (1 - ratio) * co / next_norm, 0.0, cx, co
-            )
+            Coefficients(t, (ratio * norm + (1 - ratio) * cx) / next_norm, (1 - ratio) * co / next_norm, 0.0, cx, co)
         )
     return float(scheduler.init_noise_sigma) / (sigmas[0] ** 2 + 1) ** 0.5, found
 

@@ -94,9 +94,7 @@ class Toy(DDPM):
     channels = CHANNELS
 
     def __init__(self) -> None:
-        scheduler = DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
-        )
+        scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             net, words = Net(), Words()
@@ -128,9 +126,7 @@ class Toy(DDPM):
 
     def pipeline(self) -> Any:
         """Always a ModelError: no tool but ours knows this model."""
-        raise ModelError(
-            "the toy model has no stock diffusers pipeline: train on `embedded` to use the file elsewhere"
-        )
+        raise ModelError("the toy model has no stock diffusers pipeline: train on `embedded` to use the file elsewhere")
 
 
 def load(source: Any, device: torch.device, dtype: torch.dtype) -> Toy:

@@ -28,7 +28,7 @@ class Bench:
     """Measure something and print it as a ratio with its spread."""
 
     name: tyro.conf.Positional[Literal["loop", "attention", "subjects", "peer"]]
-    """loop: our loop over a bare one; attention: kernels over SDPA; subjects: what runs learn; peer: diffusers' script."""
+    """loop: ours over a bare one; attention: kernels over SDPA; subjects: what is learned; peer: diffusers' script."""
     model: str = "embedded"
     """The model to measure on."""
     batch: int = 4
@@ -41,8 +41,8 @@ class Bench:
     """For `subjects`: which ones."""
     seeds: tuple[int, ...] = (0, 1)
     """For `subjects`: which seeds."""
-    script: Annotated[Path, tyro.conf.arg(help="For `peer`: diffusers' train_dreambooth_lora.py of its release")] = Path(
-        "train_dreambooth_lora.py"
+    script: Annotated[Path, tyro.conf.arg(help="For `peer`: diffusers' train_dreambooth_lora.py of its release")] = (
+        Path("train_dreambooth_lora.py")
     )
     out: Path = Path("build/bench")
     """Where `subjects` and `peer` keep their runs."""
@@ -79,7 +79,7 @@ class Setup:
         prompts = ["a sks fox on a red background"] * self.bench.batch
         with torch.no_grad():
             cond = self.model.embed(prompts)
-        self.model.embed = lambda _: cond  # type: ignore[method-assign]
+        self.model.embed = lambda prompts: cond  # type: ignore[method-assign]
         shape = (self.bench.batch, *self.model.latent_shape(self.model.pixels, self.model.pixels))
         about = {
             "latents": torch.randn(shape, device=device), "prompts": prompts, "masks": None, "ids": prompts,

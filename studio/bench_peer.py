@@ -73,7 +73,9 @@ def plain_pictures(out: Path) -> Path:
 def run(script: Path, model: str, batch: int, steps: int, rounds: int, out: Path, console: Console) -> None:
     """Both programs with few and with many steps, in turn; the difference is the time of the steps alone."""
     if not script.is_file():
-        raise UsageError(f"{script} is not there: take examples/dreambooth/train_dreambooth_lora.py of diffusers' release")
+        raise UsageError(
+            f"{script} is not there: take examples/dreambooth/train_dreambooth_lora.py of diffusers' release"
+        )
     pictures, few, many = plain_pictures(out), steps, steps * 6
     speeds, memory = [], []
     for number in range(max(1, rounds // 3)):

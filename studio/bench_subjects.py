@@ -18,12 +18,19 @@ from studio.train import train
 
 def run(subjects: Sequence[str], seeds: Sequence[int], out: Path, console: Console) -> None:
     """Train every pair (finished ones are kept) and print the table; resumable by the same command."""
-    table = Table("subject", "seed", "seconds", *(f"{name} (base)" for name in ("image", "attributes", "prompt accuracy")))
+    table = Table(
+        "subject", "seed", "seconds", *(f"{name} (base)" for name in ("image", "attributes", "prompt accuracy"))
+    )
     gains: dict[str, list[float]] = {}
     for subject in subjects:
         for seed in seeds:
             began = time.monotonic()
-            flags = {"run": f"{subject}-{seed}", "runs": out, "seed": seed, "settings": {"data": {"folder": f"subject:{subject}"}}}
+            flags = {
+                "run": f"{subject}-{seed}",
+                "runs": out,
+                "seed": seed,
+                "settings": {"data": {"folder": f"subject:{subject}"}},
+            }
             folder = train(make(toml=layer(demo()), flags=flags, file=str(demo())))
             spent = time.monotonic() - began
             file = folder / "seconds.txt"
@@ -38,4 +45,7 @@ def run(subjects: Sequence[str], seeds: Sequence[int], out: Path, console: Conso
     console.print(table)
     for name, values in gains.items():
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        console.print(f"{name}: mean change {statistics.mean(values):+.3f}, spread {spread:.3f}, worst {min(values):+.3f}, n {len(values)}")
+        console.print(
+            f"{name}: mean change {statistics.mean(values):+.3f}, spread {spread:.3f}, "
+            f"worst {min(values):+.3f}, n {len(values)}"
+        )

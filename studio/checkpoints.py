@@ -155,9 +155,7 @@ def damage(folder: Path) -> str:
 
 def latest(folder: Path) -> Checkpoint | None:
     """The newest valid checkpoint; damaged ones are named in a warning and skipped."""
-    for path in sorted(
-        folder.glob("step-[0-9]*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True
-    ):
+    for path in sorted(folder.glob("step-[0-9]*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True):
         if reason := damage(path):
             warnings.warn(f"the checkpoint {path} is damaged and was skipped ({reason})", stacklevel=2)
             continue

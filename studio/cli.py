@@ -69,9 +69,7 @@ def overview() -> str:
     """The help of `studio` itself."""
     lines = [f"  {name:<8} {summary}" for name, summary in COMMANDS.items()]
     head = (studio.__doc__ or "").strip()
-    return "\n".join(
-        [head, "", "usage: studio COMMAND [OPTIONS]", "", *lines, "", "studio COMMAND --help says more."]
-    )
+    return "\n".join([head, "", "usage: studio COMMAND [OPTIONS]", "", *lines, "", "studio COMMAND --help says more."])
 
 
 def fail(args: Sequence[str], error: BaseException, code: int, line: str) -> int:

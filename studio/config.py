@@ -25,9 +25,7 @@ class RunConfig(Part):
     """A trainer with its settings, the model it starts from, the seed, and where the run is kept."""
 
     trainer: Annotated[str, Field(description="The method; `studio list trainers` names all")] = "dreambooth"
-    model: Annotated[str, Field(description="embedded, toy, a folder, a .safetensors file or a hub id")] = (
-        "embedded"
-    )
+    model: Annotated[str, Field(description="embedded, toy, a folder, a .safetensors file or a hub id")] = "embedded"
     run: Annotated[str, Field(description="Name of the run; empty: date-subject-trainer")] = ""
     runs: Annotated[Path, Field(description="Folder of the runs")] = Path("runs")
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of everything random")] = 0
@@ -73,9 +71,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
     return dict(flatten(config))
 
 
-def make(
-    trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = None, file: str = ""
-) -> RunConfig:
+def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = None, file: str = "") -> RunConfig:
     """A config out of its layers, later wins: defaults, the model's recommendation, `toml`, `flags`.
 
     file: what to call the TOML layer in messages. Raises UsageError, in one line, for unknown keys (with the

@@ -104,14 +104,10 @@ def cpu_features() -> str:
     """Cores and the instruction sets that decide about bf16."""
     import torch
 
-    known = {
-        key.removeprefix("_is_").removesuffix("_supported"): value for key, value in vars(torch.cpu).items()
-    }
+    known = {key.removeprefix("_is_").removesuffix("_supported"): value for key, value in vars(torch.cpu).items()}
     wanted = ("avx2", "avx512", "avx512_bf16", "amx_tile")
     have = [name for name in wanted if callable(known.get(name)) and known[name]()]
-    return (
-        f"{os.cpu_count()} cores, {platform.machine()}, {' '.join(have) or 'no vector extensions reported'}"
-    )
+    return f"{os.cpu_count()} cores, {platform.machine()}, {' '.join(have) or 'no vector extensions reported'}"
 
 
 def attention() -> Iterator[Finding]:

@@ -34,10 +34,7 @@ class Fingerprinted(Protocol):
 
 def environment(model: Fingerprinted, data: Fingerprinted) -> str:
     """The text of env.json for a run of `model` on `data`."""
-    return (
-        json.dumps(describe(model=model.fingerprint(), data=data.fingerprint()), indent=1, ensure_ascii=False)
-        + "\n"
-    )
+    return json.dumps(describe(model=model.fingerprint(), data=data.fingerprint()), indent=1, ensure_ascii=False) + "\n"
 
 
 def describe(**fingerprints: str) -> dict[str, Any]:

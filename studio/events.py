@@ -55,9 +55,7 @@ class Event:
         values = json.loads(line)
         if not isinstance(values, dict) or "phase" not in values:
             raise ValueError("not an event")
-        known = {
-            key: values.pop(key) for key in ("phase", "step", "numbers", "event", "time") if key in values
-        }
+        known = {key: values.pop(key) for key in ("phase", "step", "numbers", "event", "time") if key in values}
         return Event(**known, fields=values)
 
 

@@ -37,15 +37,9 @@ TOP = [name for name in RunConfig.model_fields if name not in ("trainer", "setti
 class Wishes:
     """What the command line asks of one call; none of it belongs to the run's config."""
 
-    resume: bool = dataclasses.field(
-        default=False, metadata={"help": "Go on with a run; an error if there is none"}
-    )
-    fresh: bool = dataclasses.field(
-        default=False, metadata={"help": "Start a new run, under a free name if need be"}
-    )
-    dry_run: bool = dataclasses.field(
-        default=False, metadata={"help": "Print the complete config and do nothing"}
-    )
+    resume: bool = dataclasses.field(default=False, metadata={"help": "Go on with a run; an error if there is none"})
+    fresh: bool = dataclasses.field(default=False, metadata={"help": "Start a new run, under a free name if need be"})
+    dry_run: bool = dataclasses.field(default=False, metadata={"help": "Print the complete config and do nothing"})
     json: bool = dataclasses.field(default=False, metadata={"help": "Events as JSON lines on stdout"})
     traceback: bool = dataclasses.field(default=False, metadata={"help": "Show the traceback of an error"})
 
@@ -147,9 +141,7 @@ def explain_flag(error: ValidationError, config: type[Part], tokens: list[str]) 
     mistake = error.errors(include_url=False)[0]
     leaf = ".".join(str(part) for part in mistake["loc"])
     given = [token[2:].partition("=")[0].replace("-", "_") for token in tokens if token.startswith("--")]
-    fits = [
-        key for key in keys(config) if f".{key}".endswith(f".{leaf}") and owner(config, key) == error.title
-    ]
+    fits = [key for key in keys(config) if f".{key}".endswith(f".{leaf}") and owner(config, key) == error.title]
     flag = next((key for key in fits if key in given), leaf)
     return f"--{flag.replace('_', '-')}{explain(error, config, config, '').removeprefix(leaf)}"
 

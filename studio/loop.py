@@ -43,9 +43,7 @@ class Tick:
     def floats(self) -> dict[str, float]:
         """The numbers as floats, in one transfer from the device."""
         tensors = {name: value for name, value in self.numbers.items() if isinstance(value, Tensor)}
-        values = (
-            torch.stack([value.float().reshape(()) for value in tensors.values()]).tolist() if tensors else []
-        )
+        values = torch.stack([value.float().reshape(()) for value in tensors.values()]).tolist() if tensors else []
         moved = dict(zip(tensors, values, strict=True))
         return {name: moved[name] if name in moved else float(value) for name, value in self.numbers.items()}
 
@@ -143,9 +141,7 @@ class Engine:
         """The optimizer step, refused when something is not finite."""
         norm = self._norm(step)
         # one transfer from the device for both
-        loss, norm_value = torch.stack(
-            [torch.as_tensor(numbers["loss"]).float().reshape(()), norm.float()]
-        ).tolist()
+        loss, norm_value = torch.stack([torch.as_tensor(numbers["loss"]).float().reshape(()), norm.float()]).tolist()
         self._check(step, loss, norm_value, numbers)
         if 0 < self.settings.clip < norm_value < math.inf:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
@@ -163,9 +159,7 @@ class Engine:
         self.accelerator.unscale_gradients()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
-            raise StudioError(
-                f"step {step}: no gradient reached the adapter; does the loss use model.predict?"
-            )
+            raise StudioError(f"step {step}: no gradient reached the adapter; does the loss use model.predict?")
         if self.accelerator.num_processes > 1:
             for gradient in gradients:
                 gradient.copy_(self.accelerator.reduce(gradient, "mean"))
@@ -230,9 +224,7 @@ class Engine:
         try:
             self.optimizer.load_state_dict(state.get("optimizer"))
         except (ValueError, KeyError) as error:
-            raise UsageError(
-                f"the checkpoint's optimizer is not {self.settings.optimizer!r}: {error}"
-            ) from None
+            raise UsageError(f"the checkpoint's optimizer is not {self.settings.optimizer!r}: {error}") from None
         self.schedule.load_state_dict(state.get("schedule"))
         if scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(scaler)

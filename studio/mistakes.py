@@ -34,9 +34,7 @@ def similar(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio()
 
 
-def explain(
-    error: ValidationError, top: type[BaseModel], config: type[BaseModel], trainer: str, file: str = ""
-) -> str:
+def explain(error: ValidationError, top: type[BaseModel], config: type[BaseModel], trainer: str, file: str = "") -> str:
     """The first mistake of a ValidationError as one line.
 
     top, config: the models of the top level and of the trainer's table; file: named first when there is one.

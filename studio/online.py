@@ -34,6 +34,4 @@ def fetch() -> str:
         with urlopen(f"{ENDPOINT}/api/models?limit=1", timeout=HUB_SECONDS) as reply:
             return "" if reply.status == 200 else f"it says {reply.status}"
     except OSError as error:
-        return (
-            f"not reachable ({getattr(error, 'reason', error)}); models that are on this machine still work"
-        )
+        return f"not reachable ({getattr(error, 'reason', error)}); models that are on this machine still work"

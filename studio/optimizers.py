@@ -64,14 +64,10 @@ def _schedulefree(groups: Groups, settings: Settings) -> Optimizer:
     from schedulefree import AdamWScheduleFree
 
     if settings.schedule != "constant":
-        raise UsageError(
-            f"schedule: schedulefree replaces the schedule; use 'constant', not {settings.schedule!r}"
-        )
+        raise UsageError(f"schedule: schedulefree replaces the schedule; use 'constant', not {settings.schedule!r}")
     if settings.ema:
         raise UsageError("ema: schedulefree averages by itself; use ema = 0")
-    return AdamWScheduleFree(
-        groups, lr=settings.lr, weight_decay=settings.weight_decay, warmup_steps=settings.warmup
-    )
+    return AdamWScheduleFree(groups, lr=settings.lr, weight_decay=settings.weight_decay, warmup_steps=settings.warmup)
 
 
 def _sgd(groups: Groups, settings: Settings) -> Optimizer:

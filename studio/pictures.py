@@ -30,7 +30,9 @@ def save(picture: Image.Image, path: Path, **about: object) -> Path:
     return path
 
 
-def grid(columns: Mapping[str, Sequence[Image.Image]], rows: Sequence[str], top: Sequence[Image.Image] = ()) -> Image.Image:
+def grid(
+    columns: Mapping[str, Sequence[Image.Image]], rows: Sequence[str], top: Sequence[Image.Image] = ()
+) -> Image.Image:
     """A sheet: one column per name, one row per caption, and a strip of reference pictures on top.
 
     All pictures are shown at one size: at least 128 px wide, so that small ones can be seen.

@@ -23,9 +23,7 @@ def precision(choice: str, device: torch.device) -> str:
 
 def _fast_bf16_cpu() -> bool:
     """Whether the CPU multiplies bf16 in hardware."""
-    checks = (
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(check() for check in checks if check is not None)
 
 

@@ -67,7 +67,7 @@ def save(folder: Path, label: str, wanted: Sequence[Shot], made: Sequence[Image.
 
 def load(folder: Path, label: str, wanted: Sequence[Shot]) -> list[Image.Image]:
     """Pictures saved before under this label for these very shots; [] when any is missing or of another shot."""
-    found = []
+    found: list[Image.Image] = []
     for number, shot in enumerate(wanted):
         path = folder / f"{label}-{number:02}.png"
         if not path.is_file():

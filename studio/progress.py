@@ -26,9 +26,7 @@ def words(event: Event) -> str:
     text = fields.get("message") or fields.get("path") or ""
     rest = [f"{key} {value}" for key, value in fields.items() if key not in ("message", "path")]
     return " ".join(
-        str(part)
-        for part in [*([] if event.event == "message" else [f"{event.event}:"]), text, *rest]
-        if part
+        str(part) for part in [*([] if event.event == "message" else [f"{event.event}:"]), text, *rest] if part
     )
 
 
@@ -46,9 +44,7 @@ class Progress:
         self.total = total
         self.phase = ""
         self.shown = 0.0
-        self.show: Callable[[Event], None] = {"json": self.json, "plain": self.plain, "live": self.live}[
-            chosen
-        ]
+        self.show: Callable[[Event], None] = {"json": self.json, "plain": self.plain, "live": self.live}[chosen]
         self.bars: Any = None
         self.bar: TaskID | None = None
 
@@ -88,9 +84,7 @@ class Progress:
         if counting:
             self.shown = event.time
         text = self.count(event) if counting else words(event)
-        print(
-            f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.phase:<7} {text}", file=self.out
-        )
+        print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.phase:<7} {text}", file=self.out)
 
     def live(self, event: Event) -> None:
         """A bar per phase; named events scroll above it."""
@@ -115,11 +109,7 @@ class Progress:
 
     def count(self, event: Event) -> str:
         """`120/500  2.1 it/s  ...`."""
-        count = (
-            f"{self.done(event)}/{self.goal(event)}"
-            if self.goal(event)
-            else str(event.get("message", "")).strip()
-        )
+        count = f"{self.done(event)}/{self.goal(event)}" if self.goal(event) else str(event.get("message", "")).strip()
         return f"{count}  {self.rate.words(event.step) if event.phase == 'train' else memory()}".strip()
 
 

@@ -44,9 +44,7 @@ class Rate:
         """`2.1 it/s  loss 0.1234  0:12 left  1.2 GB`."""
         parts = [f"{self.speed:.3g} it/s"] if self.speed else []
         parts += [f"loss {self.mean:.4f}"] if self.seen else []
-        parts += (
-            [f"{clock((self.total - step) / self.speed)} left"] if self.speed and self.total > step else []
-        )
+        parts += [f"{clock((self.total - step) / self.speed)} left"] if self.speed and self.total > step else []
         return "  ".join([*parts, memory()])
 
 

@@ -42,12 +42,8 @@ class Door:
 
 
 DOORS: dict[str, Door] = {
-    "trainers": Door(
-        "trainers", "studio.trainers", lambda tree: "losses" in defined(tree), ("Config", "losses")
-    ),
-    "models": Door(
-        "pipelines", "studio.backbones", lambda tree: "CLASSES" in defined(tree), ("CLASSES", "load")
-    ),
+    "trainers": Door("trainers", "studio.trainers", lambda tree: "losses" in defined(tree), ("Config", "losses")),
+    "models": Door("pipelines", "studio.backbones", lambda tree: "CLASSES" in defined(tree), ("CLASSES", "load")),
     "scorers": Door("pipelines/scorers", "studio.scorers", lambda tree: True),
 }
 
@@ -78,9 +74,7 @@ def describe(kind: str) -> list[Entry]:
     sources = {name: " and ".join(e.source for e in entries if e.name == name) for name in count}
     return sorted(
         (
-            replace(e, error=f"two {kind} are called '{e.name}': {sources[e.name]}")
-            if count[e.name] > 1
-            else e
+            replace(e, error=f"two {kind} are called '{e.name}': {sources[e.name]}") if count[e.name] > 1 else e
             for e in entries
         ),
         key=lambda entry: (entry.name, entry.source),
@@ -98,9 +92,7 @@ def builtin(kind: str) -> Iterator[Entry]:
         return
     weights = folder("assets") / "base"
     error = "" if (weights / "model_index.json").is_file() else f"its weights are not in {weights}"
-    yield Entry(
-        "embedded", "The small diffusion model inside this package: no download.", str(weights), error
-    )
+    yield Entry("embedded", "The small diffusion model inside this package: no download.", str(weights), error)
     toy = folder("pipelines") / "toy.py"
     if toy.is_file() and not door(kind).belongs(ast.parse(toy.read_text("utf-8"))):
         yield parsed("toy", "studio.pipelines.toy", toy)
@@ -143,9 +135,7 @@ def parsed(name: str, module: str, path: Path, needs: tuple[str, ...] = ()) -> E
         return Entry(name, "", str(path), f"{type(error).__name__}: {error}", module)
     summary = (ast.get_docstring(tree) or "").strip().split("\n\n")[0].replace("\n", " ")
     missing = [f"it has no '{need}'" for need in needs if need not in defined(tree)]
-    absent = [
-        f"it needs the package '{root}', which is not installed" for root in imports(tree) if not there(root)
-    ]
+    absent = [f"it needs the package '{root}', which is not installed" for root in imports(tree) if not there(root)]
     return Entry(name, summary, str(path), "; ".join((absent + missing)[:1]), module)
 
 
@@ -155,9 +145,7 @@ def find(kind: str, name: str) -> Entry:
     chosen = [entry for entry in entries if entry.name == name]
     if not chosen:
         known = sorted({entry.name for entry in entries})
-        raise UsageError(
-            f"there is no {kind[:-1]} '{name}'{nearest(name, known)} (there are: {', '.join(known)})"
-        )
+        raise UsageError(f"there is no {kind[:-1]} '{name}'{nearest(name, known)} (there are: {', '.join(known)})")
     if chosen[0].error:
         raise UsageError(f"the {kind[:-1]} '{name}' cannot be used: {chosen[0].error}")
     return chosen[0]
@@ -169,9 +157,7 @@ def load(kind: str, name: str) -> ModuleType:
     try:
         module = importlib.import_module(entry.module)
     except Exception as error:  # whatever a stranger's module raises, the person needs its name and reason
-        raise UsageError(
-            f"the {kind[:-1]} '{name}' from {entry.source} does not import: {error!r}"
-        ) from error
+        raise UsageError(f"the {kind[:-1]} '{name}' from {entry.source} does not import: {error!r}") from error
     for need in door(kind).needs:
         if not hasattr(module, need):
             raise UsageError(f"the {kind[:-1]} '{name}' from {entry.source} has no '{need}'")

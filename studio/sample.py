@@ -76,7 +76,7 @@ def sample(
     out: Path = Path("grid.png"),
     runs: Path = Path("runs"),
 ) -> Path:
-    """Draw `n` pictures per prompt (seeds seed .. seed + n - 1) with each source; one column a source, written to `out`.
+    """Draw `n` pictures per prompt (seeds seed .. seed + n - 1) with each source, one column a source, into `out`.
 
     `base` as a source is the model without an adapter. One picture alone is written as it is, without a grid.
     """
@@ -92,7 +92,9 @@ def sample(
             attention.install(loaded[source.model].net, "auto")
         texts = [fill(prompt, source.words) for prompt, _ in wanted]
         label = source.label if source.label not in columns else f"{source.label} ({len(columns) + 1})"
-        columns[label] = draw(loaded[source.model], source, texts, [s for _, s in wanted], steps, guidance_scale, strength)
+        columns[label] = draw(
+            loaded[source.model], source, texts, [s for _, s in wanted], steps, guidance_scale, strength
+        )
     captions = [f"{prompt}  (seed {number})" for prompt, number in wanted]
     alone = len(wanted) == 1 and len(columns) == 1
     sheet = next(iter(columns.values()))[0] if alone else pictures.grid(columns, captions)

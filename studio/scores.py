@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from studio.pipelines.protocols import Backbone
 
 STEPS, GUIDANCE, FIRST_SEED = 20, 4.0, 1000
 Scores = dict[str, dict[str, Any]]
+Marks = dict[str, list[float]]
 
 
 def draw(model: Backbone, prompts: list[str], seeds: list[int], base: bool) -> Iterator[Tensor]:
@@ -30,20 +32,45 @@ def draw(model: Backbone, prompts: list[str], seeds: list[int], base: bool) -> I
         )
 
 
-def measure(model: Backbone, place: Path, trigger: str, word: str, seeds: int, base: bool) -> Iterator[dict[str, list[float]]]:
-    """Marks per prompt. The base model is asked for its class alone: it does not know the trigger."""
-    from studio.pipelines.scorers import embedded
+@dataclass
+class Comparison:
+    """A subject's adapter beside its base model: marks per prompt of PROMPTS for `seeds` pictures each.
 
-    judges = embedded.load()
-    subject = word if base else f"{trigger} {word}"
-    prompts = [prompt.format(subject=subject) for prompt in subjects.PROMPTS]
-    made = draw(model, prompts, list(range(FIRST_SEED, FIRST_SEED + seeds)), base)
-    for prompt in subjects.PROMPTS:
-        pictures = torch.stack([next(made).cpu() for _ in range(seeds)])
-        yield subjects.marks(judges, pictures, prompt, place)
+    The base model is asked for its class alone: it does not know the trigger.
+    """
+
+    model: Backbone
+    place: Path
+    trigger: str
+    word: str
+    seeds: int
+    rows: dict[bool, list[Marks]] = field(default_factory=lambda: {True: [], False: []})
+
+    def run(self) -> Iterator[tuple[int, int]]:
+        """Draw and judge everything, yielding (done, total)."""
+        for base in (True, False):
+            for row in self.measure(base):
+                self.rows[base].append(row)
+                yield sum(map(len, self.rows.values())), 2 * len(subjects.PROMPTS)
+
+    def measure(self, base: bool) -> Iterator[Marks]:
+        """Marks per prompt of one side."""
+        from studio.pipelines.scorers import embedded
+
+        judges = embedded.load()
+        subject = self.word if base else f"{self.trigger} {self.word}"
+        prompts = [prompt.format(subject=subject) for prompt in subjects.PROMPTS]
+        made = draw(self.model, prompts, list(range(FIRST_SEED, FIRST_SEED + self.seeds)), base)
+        for prompt in subjects.PROMPTS:
+            pictures = torch.stack([next(made).cpu() for _ in range(self.seeds)])
+            yield subjects.marks(judges, pictures, prompt, self.place)
+
+    def table(self) -> Scores:
+        """The finished comparison in the form of `scores.json`."""
+        return table(self.rows[False], self.rows[True])
 
 
-def summary(rows: list[dict[str, list[float]]]) -> dict[str, tuple[float, float, int]]:
+def summary(rows: list[Marks]) -> dict[str, tuple[float, float, int]]:
     """Mean, standard error and number of pictures of every score."""
     found = {}
     for name in rows[0]:
@@ -52,7 +79,7 @@ def summary(rows: list[dict[str, list[float]]]) -> dict[str, tuple[float, float,
     return found
 
 
-def table(adapter: list[dict[str, list[float]]], base: list[dict[str, list[float]]]) -> Scores:
+def table(adapter: list[Marks], base: list[Marks]) -> Scores:
     """`scores.json`: value with a 95 % interval, number of pictures, encoder, and the base model's value."""
     reference = summary(base)
     return {

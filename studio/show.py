@@ -45,7 +45,12 @@ def tail(curve: dict[int, float]) -> float:
 
 def listing(run: Run) -> dict[str, str]:
     """The run's files, by kind."""
-    kinds = {"samples": "samples/*.png", "checkpoints": "checkpoints/step-*", "adapters": "*.safetensors", "grid": "grid.png"}
+    kinds = {
+        "samples": "samples/*.png",
+        "checkpoints": "checkpoints/step-*",
+        "adapters": "*.safetensors",
+        "grid": "grid.png",
+    }
     found = {kind: sorted(run.folder.glob(pattern)) for kind, pattern in kinds.items()}
     return {kind: f"{len(paths)}: {', '.join(p.name for p in paths[-4:])}" for kind, paths in found.items() if paths}
 
@@ -68,7 +73,9 @@ def plot(run: Run, curve: dict[int, float]) -> Path:
 
     steps, values = list(curve), list(curve.values())
     window = max(1, len(values) // 20)
-    smooth = [sum(values[max(0, i - window) : i + 1]) / len(values[max(0, i - window) : i + 1]) for i in range(len(values))]
+    smooth = [
+        sum(values[max(0, i - window) : i + 1]) / len(values[max(0, i - window) : i + 1]) for i in range(len(values))
+    ]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(steps, values, color="lightsteelblue", linewidth=0.8, label="loss")

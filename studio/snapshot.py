@@ -44,9 +44,7 @@ def _pack(tree: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         return {kind: [_pack(value, f"{path}.{i}", tensors) for i, value in enumerate(tree)]}
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree
-    raise TypeError(
-        f"{path}: a {type(tree).__name__} cannot go into a checkpoint; keep tensors, numbers and strings"
-    )
+    raise TypeError(f"{path}: a {type(tree).__name__} cannot go into a checkpoint; keep tensors, numbers and strings")
 
 
 def _unpack(json: Any, tensors: dict[str, Tensor]) -> Any:

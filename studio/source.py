@@ -25,9 +25,7 @@ class Source:
         try:
             loss = next(self.losses)
         except StopIteration:
-            raise StudioError(
-                f"trainer {self.name!r} gave no loss for step {step}: losses() must not end"
-            ) from None
+            raise StudioError(f"trainer {self.name!r} gave no loss for step {step}: losses() must not end") from None
         if problem := self._problem(loss):
             self._close()
             raise StudioError(f"trainer {self.name!r}, step {step}: {problem}")

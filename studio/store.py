@@ -56,9 +56,7 @@ class Run:
 
         Raises MemoryShortage when the disk is full.
         """
-        with room(
-            self.folder, "an event", "checkpoints are kept; free some space and run the same command again"
-        ):
+        with room(self.folder, "an event", "checkpoints are kept; free some space and run the same command again"):
             events.append(self.folder / "events.jsonl", event)
 
     def events(self, after: int = 0) -> Iterator[Event]:
@@ -162,10 +160,7 @@ class Store:
     def list(self) -> list[Run]:
         """All runs, newest first."""
         found = [path.parent for path in self.folder.glob("*/run.toml")]
-        return [
-            Run(path)
-            for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
-        ]
+        return [Run(path) for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)]
 
     def name(self, config: RunConfig) -> str:
         """The config's name, or date-subject-trainer: an unfinished run of the same config, else a free name.
@@ -174,9 +169,7 @@ class Store:
         """
         if config.run:
             if not NAME.fullmatch(config.run):
-                raise UsageError(
-                    f"run = '{config.run}': a name has letters, digits, '.', '_' and '-', nothing else"
-                )
+                raise UsageError(f"run = '{config.run}': a name has letters, digits, '.', '_' and '-', nothing else")
             return config.run
         today = self.today(config)
         tail = today[len("2000-01-01-") :]
@@ -221,9 +214,5 @@ def refuse_another(run: Run, config: RunConfig) -> None:
         if old.get(key) != new.get(key) and not FREE.match(key) and not (key == "settings.steps" and grown)
     ]
     if differences:
-        shown = ", ".join(differences[:6]) + (
-            f" and {len(differences) - 6} more" if len(differences) > 6 else ""
-        )
-        raise UsageError(
-            f"the run '{run.name}' exists with another config ({shown}); give another --run, or --fresh"
-        )
+        shown = ", ".join(differences[:6]) + (f" and {len(differences) - 6} more" if len(differences) > 6 else "")
+        raise UsageError(f"the run '{run.name}' exists with another config ({shown}); give another --run, or --fresh")

@@ -129,9 +129,7 @@ def update(document: tomlkit.TOMLDocument, config: RunConfig) -> str:
     values = plain(config)
     settings = values.pop("settings")
     if parse(text, "the new text").unwrap() != {**values, config.trainer: settings}:
-        raise UsageError(
-            "the TOML file is laid out in a way that cannot be updated; write it anew with --dry-run"
-        )
+        raise UsageError("the TOML file is laid out in a way that cannot be updated; write it anew with --dry-run")
     return text
 
 

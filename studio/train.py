@@ -16,8 +16,7 @@ from studio.environment import environment
 from studio.journal import Journal, Report, Stopped, stop_on_signals
 from studio.pipelines import attention, backbone
 from studio.pipelines.cache import Cache, Embeddings
-from studio.pipelines.data import DataStream, Dataset
-from studio.pipelines.errors import StudioError
+from studio.pipelines.data import Dataset, DataStream
 from studio.pipelines.protocols import Backbone
 from studio.precision import dtype
 from studio.snapshot import State
@@ -132,7 +131,8 @@ class Session:
     def train(self, asked: Callable[[], bool]) -> loop.Tick:
         """The loop; checkpoints and previews on the way. Returns the last tick, Stopped when asked to stop."""
         settings, run = self.config.settings, self.run
-        state, start, memory = *self.resume(), {}
+        memory: dict[str, Any] = {}
+        state, start = self.resume()
         if state is not None and start >= settings.steps:  # trained to the end, but not exported
             return loop.resting(settings, self.model, self.adapter, memory, state, start)
         trainer = registry.trainer(self.config.trainer)
@@ -212,9 +212,8 @@ class Session:
         self.journal.phase = "check"
         file = self.run.folder / export.NAME
         seen = export.check(config.model, model, file, self.shots[0], config.settings.previews, made[0])
-        self.journal("message", message=(
-            f"{file.name} in a fresh {seen.by}: mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"
-        ))  # fmt: skip
+        far = f"mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"
+        self.journal("message", message=f"{file.name} in a fresh {seen.by}: {far}")
         self.score()
 
     def score(self) -> None:
@@ -223,18 +222,10 @@ class Session:
         subject = subjects.about(data.folder)
         if subject.get("kind") != "subject" or self.config.model != "embedded" or data.folder is None:
             return
-        rows: dict[bool, list[Any]] = {True: [], False: []}
-
-        def judged() -> Iterator[tuple[int, int]]:
-            total = 2 * len(subjects.PROMPTS)
-            for base in (True, False):
-                words = (self.dataset.trigger, self.dataset.class_word)
-                for row in scores.measure(self.model, data.folder.parent, *words, SCORE_SEEDS, base):
-                    rows[base].append(row)
-                    yield sum(map(len, rows.values())), total
-
-        self.journal.count("check", judged())
-        found = scores.table(rows[False], rows[True])
+        words = (self.dataset.trigger, self.dataset.class_word)
+        comparison = scores.Comparison(self.model, data.folder.parent, *words, SCORE_SEEDS)
+        self.journal.count("check", comparison.run())
+        found = comparison.table()
         scores.write(found, self.run.folder / "scores.json")
         for name, score in found.items():
             self.journal("message", message=f"{name}: {score['value']:.3f} (base {score['base']:.3f})")

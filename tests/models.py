@@ -63,9 +63,7 @@ def clip_tokenizer(folder: Path) -> CLIPTokenizer:
         EOS,
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(
-        json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8"
-    )
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES]), encoding="utf-8")
     settings = {
         "tokenizer_class": "CLIPTokenizer",

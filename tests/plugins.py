@@ -44,8 +44,6 @@ def install(folder: Path, name: str, code: str, group: str = "studio.trainers", 
     info = folder / f"studio_{name}-1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.py").write_text(dedent(code).lstrip(), encoding="utf-8")
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: studio-{name}\nVersion: 1.0\n", encoding="utf-8"
-    )
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: studio-{name}\nVersion: 1.0\n", encoding="utf-8")
     (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n", encoding="utf-8")
     return folder

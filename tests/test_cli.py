@@ -160,9 +160,7 @@ def test_dry_run_prints_the_complete_config_and_writes_nothing(
     assert from_toml(printed) == wanted
 
 
-def test_fresh_takes_a_free_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_fresh_takes_a_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
     Store(Path("runs")).create(make(flags={"run": "a"}))
     assert cli.run(["train", "dreambooth", "--run", "a", "--fresh", "--dry-run"]) == 0

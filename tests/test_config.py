@@ -86,10 +86,7 @@ def test_a_flag_for_every_setting(capsys: pytest.CaptureFixture[str]):
 
 
 def test_updating_keeps_comments_order_and_dotted_keys(tmp_path: Path):
-    text = (
-        '# mine\nmodel = "toy"  # small\n\n[dreambooth]\n# slow\nlr = 1e-4\nadapter.rank = 4\n'
-        + "clip = 1.0 # hard"
-    )
+    text = '# mine\nmodel = "toy"  # small\n\n[dreambooth]\n# slow\nlr = 1e-4\nadapter.rank = 4\n' + "clip = 1.0 # hard"
     new = make(flags={"model": "toy", "seed": 5, "settings": {"lr": 2e-4, "adapter": {"rank": 4}}})
     updated = update_toml(text, new)
     for kept in ("# mine", '"toy"  # small', "# slow", "clip = 1.0 # hard"):

@@ -50,9 +50,7 @@ def test_an_extra_that_imports_but_does_not_answer_is_a_fault(monkeypatch: pytes
     package.Prodigy = Idle  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "prodigyopt", package)
     monkeypatch.setattr(doctor, "release", lambda name: "1.0")
-    finding = doctor.extra(
-        "prodigy", "prodigyopt", extras.optimizer_answers("prodigyopt", "Prodigy"), "optimizers"
-    )
+    finding = doctor.extra("prodigy", "prodigyopt", extras.optimizer_answers("prodigyopt", "Prodigy"), "optimizers")
     assert finding.ok is False
     assert "did not move the weights" in finding.words
 
@@ -82,9 +80,7 @@ def test_only_torch_is_vital(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "ImportError: libtorch is damaged" in capsys.readouterr().out
 
 
-def test_the_report_ends_well_when_torch_works(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_the_report_ends_well_when_torch_works(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(doctor, "attention", lambda: iter(()))
     assert doctor.report(ask_hub=False) == 0
     assert torch.__version__ in capsys.readouterr().out

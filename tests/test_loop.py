@@ -50,9 +50,7 @@ def settings(**changes: Any) -> Settings:
 class Bench:
     """A toy model with an adapter and a trainer, ready to run."""
 
-    def __init__(
-        self, trainer: Trainer = losses, adapter: dict[str, Any] | None = None, **changes: Any
-    ) -> None:
+    def __init__(self, trainer: Trainer = losses, adapter: dict[str, Any] | None = None, **changes: Any) -> None:
         torch.manual_seed(0)
         self.model = backbone.load("toy")
         self.adapter = lora.Config(**{"rank": 2, **(adapter or {})}).build(self.model)
@@ -297,14 +295,10 @@ def test_optimizers_learn(name: str) -> None:
     ("name", "package"),
     [("adamw8bit", "bitsandbytes"), ("prodigy", "prodigyopt"), ("schedulefree", "schedulefree")],
 )
-def test_a_missing_extra_says_which_install_brings_it(
-    name: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_says_which_install_brings_it(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
     monkeypatch.setitem(__import__("sys").modules, f"{package}.optim", None)
-    with pytest.raises(
-        UsageError, match=rf"'{name}' needs: pip install .*personalization-studio\[optimizers\]"
-    ):
+    with pytest.raises(UsageError, match=rf"'{name}' needs: pip install .*personalization-studio\[optimizers\]"):
         Bench(optimizer=name, lr=1.0).ticks()
 
 

@@ -167,9 +167,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(store: Store):
     for name, tensors in TENSORS.items():
         back = found.tensors(name)
         assert back.keys() == tensors.keys()
-        assert all(
-            torch.equal(back[key], tensors[key]) and back[key].dtype == tensors[key].dtype for key in back
-        )
+        assert all(torch.equal(back[key], tensors[key]) and back[key].dtype == tensors[key].dtype for key in back)
 
 
 def test_the_newest_checkpoint_counts_by_number(store: Store):

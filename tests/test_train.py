@@ -48,7 +48,14 @@ def test_a_run_leaves_everything_design_promises(pictures: Path, tmp_path: Path)
     told: list[Event] = []
     folder = train(config(pictures, tmp_path, save_every=2), told.append)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"run.toml", "env.json", "events.jsonl", "grid.png", "adapter.safetensors", "adapter.kohya.safetensors"} <= names
+    assert {
+        "run.toml",
+        "env.json",
+        "events.jsonl",
+        "grid.png",
+        "adapter.safetensors",
+        "adapter.kohya.safetensors",
+    } <= names
     assert {"samples/base-00.png", "samples/000004-00.png"} <= names
     assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == ["step-000002", "step-000004"]
     assert Run(folder).state() == "done"
@@ -90,9 +97,10 @@ def test_a_crash_in_the_export_trains_nothing_again(
     def fail(*_: Any) -> None:
         raise ModelError("no")
 
-    with monkeypatch.context() as patch, pytest.raises(ModelError):
+    with monkeypatch.context() as patch:
         patch.setattr(export, "write", fail)
-        train(config(pictures, tmp_path))
+        with pytest.raises(ModelError):
+            train(config(pictures, tmp_path))
     before = Run(tmp_path / "runs/one").last("failed")
     assert before is not None
     assert before.fields["exit_code"] == 6

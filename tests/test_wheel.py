@@ -63,18 +63,14 @@ def test_the_wheel_holds_every_source_file_and_nothing_beside_the_package(wheel:
         "studio",
         "personalization_studio-0",
     }
-    assert not [
-        name for name in names if name.startswith(tuple(f"studio/{folder}/__init__" for folder in FOLDERS))
-    ]
+    assert not [name for name in names if name.startswith(tuple(f"studio/{folder}/__init__" for folder in FOLDERS))]
 
 
 def test_the_wheel_holds_what_running_needs_of_the_assets(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     files = [path for name in ASSETS for path in (ROOT / "assets" / name).rglob("*") if path.is_file()]
-    wanted = {
-        f"studio/{path.relative_to(ROOT)}" for path in files if path.name not in (".gitkeep", ".DS_Store")
-    }
+    wanted = {f"studio/{path.relative_to(ROOT)}" for path in files if path.name not in (".gitkeep", ".DS_Store")}
     assert {name for name in names if name.startswith("studio/assets/")} == wanted
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 from torch import Tensor
 
-from studio.pipelines.data import Pictures
 from studio.pipelines.adapters import lora
+from studio.pipelines.data import Pictures
 from studio.pipelines.protocols import Adapter, Backbone, Stream
 from studio.pipelines.settings import Part
 
@@ -50,7 +50,9 @@ class Settings(Part):
     warmup: Annotated[int, Field(ge=0, description="Steps over which the learning rate rises")] = 0
     clip: Annotated[float, Field(ge=0, description="Largest gradient norm; 0: no clipping")] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the averaged adapter that is exported; 0: off")] = 0.0
-    precision: Annotated[Precision, Field(description="Compute type of frozen parts; auto: bf16 where it is fast")] = "auto"
+    precision: Annotated[Precision, Field(description="Compute type of frozen parts; auto: bf16 where it is fast")] = (
+        "auto"
+    )
     attention: Annotated[str, Field(description="auto, sdpa, matmul, chunked or xformers")] = "auto"
     gradient_checkpointing: Annotated[bool, Field(description="Less memory for about a third more time")] = False
     save_every: Annotated[int, Field(ge=0, description="Steps between checkpoints; 0: only at the end")] = 0

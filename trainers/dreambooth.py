@@ -25,12 +25,8 @@ from studio.trainers.base import Loss, Settings
 class Prior(Part):
     """Prior preservation: what the class looks like besides the subject."""
 
-    weight: Annotated[
-        float, Field(ge=0, description="Weight of the class pictures' loss; 0: none are used")
-    ] = 0.0
-    folder: Annotated[Path | None, Field(description="Class pictures; empty: the base model makes them")] = (
-        None
-    )
+    weight: Annotated[float, Field(ge=0, description="Weight of the class pictures' loss; 0: none are used")] = 0.0
+    folder: Annotated[Path | None, Field(description="Class pictures; empty: the base model makes them")] = None
     images: Annotated[int, Field(ge=1, description="Class pictures the base model makes")] = 50
     prompt: Annotated[str, Field(description="Their prompt")] = "a photo of {class_word}"
 
@@ -39,15 +35,11 @@ class Config(Settings):
     """DreamBooth's own settings."""
 
     prior: Annotated[Prior, Field(description="Pictures of the class")] = Prior()
-    snr_gamma: Annotated[float | None, Field(gt=0, description="Min-SNR gamma (5 is usual); empty: off")] = (
-        None
-    )
+    snr_gamma: Annotated[float | None, Field(gt=0, description="Min-SNR gamma (5 is usual); empty: off")] = None
     noise_offset: Annotated[float, Field(ge=0, le=1, description="Noise shared by a whole channel")] = 0.0
 
 
-def losses(
-    config: Config, model: Backbone, adapter: Adapter, data: Stream, memory: dict[str, Any]
-) -> Iterator[Loss]:
+def losses(config: Config, model: Backbone, adapter: Adapter, data: Stream, memory: dict[str, Any]) -> Iterator[Loss]:
     """One loss per batch; UsageError for Min-SNR with a flow-matching model."""
     refuse_snr_for_flow(config.snr_gamma, model.prediction)
     for batch in data:

@@ -65,13 +65,9 @@ def _peft_header(adapter: LoRA) -> dict[str, Any]:
         settings = {
             "r": rank,
             "lora_alpha": _number(alpha),
-            "rank_pattern": {
-                f"{anchor}{n}": r for n, (r, _) in zip(names, layers.values(), strict=True) if r != rank
-            },
+            "rank_pattern": {f"{anchor}{n}": r for n, (r, _) in zip(names, layers.values(), strict=True) if r != rank},
             "alpha_pattern": {
-                f"{anchor}{n}": _number(a)
-                for n, (_, a) in zip(names, layers.values(), strict=True)
-                if a != alpha
+                f"{anchor}{n}": _number(a) for n, (_, a) in zip(names, layers.values(), strict=True) if a != alpha
             },
             "target_modules": names,
             "use_rslora": adapter.config.rslora,
@@ -132,9 +128,7 @@ def _write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str
 
     aside = path.with_name(f".{path.name}.part")
     try:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, aside, metadata=dict(metadata)
-        )
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, aside, metadata=dict(metadata))
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

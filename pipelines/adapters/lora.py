@@ -30,24 +30,14 @@ class Config(Part):
 
     targets: Annotated[
         str,
-        Field(
-            description="attention, ff, conv (joined by +), all, module suffixes a,b or a regular expression"
-        ),
+        Field(description="attention, ff, conv (joined by +), all, module suffixes a,b or a regular expression"),
     ] = "attention"
     rank: Annotated[int, Field(ge=1, le=4096, description="Rank of the update")] = 8
-    alpha: Annotated[
-        float | None, Field(gt=0, description="Strength is alpha / rank; empty: alpha = rank")
-    ] = None
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the update's inputs dropped in training")
-    ] = 0.0
-    rslora: Annotated[
-        bool, Field(description="Strength alpha / sqrt(rank) instead (rank-stabilised LoRA)")
-    ] = False
+    alpha: Annotated[float | None, Field(gt=0, description="Strength is alpha / rank; empty: alpha = rank")] = None
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Share of the update's inputs dropped in training")] = 0.0
+    rslora: Annotated[bool, Field(description="Strength alpha / sqrt(rank) instead (rank-stabilised LoRA)")] = False
     dora: Annotated[bool, Field(description="Learn magnitude and direction apart (DoRA)")] = False
-    init: Annotated[Literal["gaussian", "kaiming"], Field(description="How A starts; B starts at zero")] = (
-        "gaussian"
-    )
+    init: Annotated[Literal["gaussian", "kaiming"], Field(description="How A starts; B starts at zero")] = "gaussian"
     text_encoder: Annotated[bool, Field(description="Teach the CLIP text encoders too")] = False
     text_encoder_lr: Annotated[float, Field(ge=0, description="Their learning rate; 0: the same")] = 0.0
 
@@ -85,9 +75,7 @@ class LoRA:
         roots = targets.roots(model)
         self._tuners = {part: _inject(roots[part], names, config) for part, names in layers.items()}
         self._wrapped = {
-            f"{part}.{name}": self._tuners[part].model.get_submodule(name)
-            for part in layers
-            for name in layers[part]
+            f"{part}.{name}": self._tuners[part].model.get_submodule(name) for part in layers for name in layers[part]
         }
         self._parameters = dict(self._collect())
         self._dropouts = [layer.lora_dropout[NAME] for layer in self._wrapped.values()]
@@ -187,13 +175,9 @@ class LoRA:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Puts learned tensors back; ModelError unless names and shapes are exactly these."""
         odd = sorted(set(state) ^ set(self._parameters))
-        odd += [
-            name for name, p in self._parameters.items() if name in state and state[name].shape != p.shape
-        ]
+        odd += [name for name, p in self._parameters.items() if name in state and state[name].shape != p.shape]
         if odd:
-            raise ModelError(
-                f"the saved adapter is not this one: {len(odd)} tensors differ, the first is {odd[0]}"
-            )
+            raise ModelError(f"the saved adapter is not this one: {len(odd)} tensors differ, the first is {odd[0]}")
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(state[name])
@@ -209,9 +193,7 @@ class LoRA:
 
 def _refuse_second(model: Backbone) -> None:
     if model.adapter is not None:
-        raise UsageError(
-            "the model already carries an adapter: call adapter.remove() before building another"
-        )
+        raise UsageError("the model already carries an adapter: call adapter.remove() before building another")
 
 
 def _inject(root: nn.Module, names: Mapping[str, tuple[int, float]], config: Config) -> Any:

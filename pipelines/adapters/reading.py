@@ -132,9 +132,7 @@ def _from_kohya(
     for key, tensor in tensors.items():
         flat, _, kind = key.partition(".")
         if flat not in names or kind not in {*kinds, "alpha"}:
-            raise ModelError(
-                f"{path}: this model has no place for {key!r}; is it for another family of models?"
-            )
+            raise ModelError(f"{path}: this model has no place for {key!r}; is it for another family of models?")
         if kind == "alpha":
             alphas[names[flat]] = float(tensor)
         else:
@@ -172,16 +170,12 @@ def _layers(model: Backbone, file: File) -> Layers:
 
 def _check_size(layer: nn.Module | None, full: str, file: File) -> None:
     if not isinstance(layer, nn.Linear | nn.Conv2d):
-        raise ModelError(
-            f"{file.path}: this model has no layer {full!r}; use the base model the file was trained on"
-        )
+        raise ModelError(f"{file.path}: this model has no layer {full!r}; use the base model the file was trained on")
     down, up = file.tensors[f"{full}.lora_A.weight"], file.tensors.get(f"{full}.lora_B.weight")
     theirs = (down[0].numel(), 0 if up is None else up.shape[0])
     if theirs != targets.size(layer):
         ours = "{} -> {}".format(*targets.size(layer))
-        raise ModelError(
-            f"{file.path}: layer {full} is {theirs[0]} -> {theirs[1]} in the file and {ours} in the model"
-        )
+        raise ModelError(f"{file.path}: layer {full} is {theirs[0]} -> {theirs[1]} in the file and {ours} in the model")
 
 
 def _alpha(file: File, part: str, name: str, rank: int) -> float:

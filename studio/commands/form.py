@@ -40,11 +40,7 @@ def check_names(args: Sequence[str], known: Sequence[str], command: str) -> None
     for token in args:
         flag = token.partition("=")[0]
         name = flag[2:].replace("-", "_")
-        if (
-            not flag.startswith("--")
-            or name == "help"
-            or {name, re.sub(r"(^|\.)no_", r"\1", name)} & set(known)
-        ):
+        if not flag.startswith("--") or name == "help" or {name, re.sub(r"(^|\.)no_", r"\1", name)} & set(known):
             continue
         hint = nearest(name, known).replace("_", "-")
         meant = f"; did you mean '--{hint}'?" if hint else f"; see studio {command} --help"

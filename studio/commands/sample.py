@@ -48,9 +48,7 @@ def main(args: list[str]) -> int:
     for name, least in (("n", 1), ("steps", 1), ("seed", 0), ("guidance_scale", 1)):
         if getattr(options, name) < least:
             flag = name.replace("_", "-")
-            raise UsageError(
-                f"--{flag} = {getattr(options, name)}: should be greater than or equal to {least}"
-            )
+            raise UsageError(f"--{flag} = {getattr(options, name)}: should be greater than or equal to {least}")
     from studio.sample import sample
 
     values = {field.name: getattr(options, field.name) for field in fields(options)}

@@ -58,7 +58,11 @@ def run_sprites(world: World) -> dict[str, float]:
     found = sprites.build(world.work, world.tier)
     (world.assets / "base").mkdir(parents=True, exist_ok=True)
     (world.assets / "base" / "sprites.txt").write_text("".join(f"{s.sha256}  {s.style}/{s.concept}\n" for s in found))
-    return {"drawings": len(found), "concepts": len({s.concept for s in found}), "styles": len({s.style for s in found})}
+    return {
+        "drawings": len(found),
+        "concepts": len({s.concept for s in found}),
+        "styles": len({s.style for s in found}),
+    }
 
 
 def run_scenes(world: World) -> dict[str, float]:

@@ -74,7 +74,7 @@ def train(work: Path, tier: str, images: int, device: torch.device, pixels: int 
 
 
 def polish(vae: AutoencoderKL, work: Path, tier: str, images: int, device: torch.device) -> AutoencoderKL:
-    """Train the decoder on, with the encoder frozen: latents stay what they are, so a base trained on them stays valid."""
+    """Train the decoder alone: latents stay what they are, so a base trained on them stays valid."""
     torch.manual_seed(13)
     draw, folder, pixels = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}", vae.config.sample_size
     vae.to(device, memory_format=torch.channels_last).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The embedded base model: a Stable-Diffusion-shaped pipeline (UNet, CLIP text encoder, v-prediction) trained on scenes."""
+"""The embedded base model: a Stable-Diffusion-shaped pipeline, v-prediction, trained on scenes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def merges(words: set[str]) -> list[str]:
     import open_clip
 
     source = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
-    rows = gzip.open(source, "rt", encoding="utf-8").read().split("\n")[1:48895]
+    rows = gzip.decompress(source.read_bytes()).decode().split("\n")[1:48895]
     maker = {row.replace(" ", ""): i for i, row in reversed(list(enumerate(rows)))}
     kept, wanted = set(range(MERGES)), [f"{word}</w>" for word in words]
     while wanted:
@@ -109,7 +109,7 @@ def pipeline(vae: AutoencoderKL, folder: Path, tier: str) -> StableDiffusionPipe
 
 @torch.no_grad()
 def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, file: Path, count: int) -> Tensor:
-    """Scaled latents of `count` training scenes, `[count, 4, h, w]` half precision, computed once and kept in `file`."""
+    """Scaled latents `[count, 4, h, w]` of training scenes, half precision, computed once and kept in `file`."""
     if file.exists() and len(kept := load_file(file)["latents"]) == count:
         return kept
     parts = []
@@ -155,7 +155,13 @@ def v_loss(pipe: StableDiffusionPipeline, x0: Tensor, prompts: list[str], step: 
 
 
 def train(
-    vae: AutoencoderKL, work: Path, tier: str, samples: int, device: torch.device, size: int = 32, scenes_kept: int = 24_000
+    vae: AutoencoderKL,
+    work: Path,
+    tier: str,
+    samples: int,
+    device: torch.device,
+    size: int = 32,
+    scenes_kept: int = 24_000,
 ) -> StableDiffusionPipeline:
     """Train (or go on training) text encoder and UNet together on `samples` noised scenes."""
     torch.manual_seed(12)

@@ -76,7 +76,7 @@ def train(work: Path, tier: str, images: int, device: torch.device, size: int = 
     torch.manual_seed(977)
     draw, folder = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}"
     known, tokenizer = answers(draw), base.tokenizer(work / "judges" / "tokenizer")
-    attributes = Attributes(known).to(device, memory_format=torch.channels_last)
+    attributes = Attributes(known).to(device).to(memory_format=torch.channels_last)
     config = dict(CLIP_CONFIG, text_cfg=dict(CLIP_CONFIG["text_cfg"], vocab_size=len(tokenizer)))
     clip = new_clip(config).to(device, memory_format=torch.channels_last)
     index = {name: {word: i for i, word in enumerate(words)} for name, words in known.items()}
@@ -147,6 +147,10 @@ def save(judges: Judges, folder: Path) -> None:
         state = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
         save_file({k: v.contiguous() for k, v in state.items()}, folder / f"{name}.safetensors")
     text = dict(CLIP_CONFIG["text_cfg"], vocab_size=len(judges.tokenizer))
-    config = {"clip": dict(CLIP_CONFIG, text_cfg=text), "answers": judges.attributes.answers, "open_clip": open_clip.__version__}
+    config = {
+        "clip": dict(CLIP_CONFIG, text_cfg=text),
+        "answers": judges.attributes.answers,
+        "open_clip": open_clip.__version__,
+    }
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     judges.tokenizer.save_pretrained(folder)

@@ -26,7 +26,9 @@ BARS = {  # share of held-out captions; (trained on CPU, trained on GPU)
 
 
 @torch.no_grad()
-def draw_captions(pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int], steps: int, cfg: float) -> Tensor:
+def draw_captions(
+    pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int], steps: int, cfg: float
+) -> Tensor:
     """Pictures `[B, 3, H, W]` in -1..1 for each (prompt, seed), by the stock pipeline."""
     parts = []
     for first in range(0, len(prompts), 50):
@@ -70,7 +72,12 @@ def agreement(found: list[tuple[scenes.Scene, str]], read: list[dict[str, str]])
 
 
 def measure(
-    pipe: StableDiffusionPipeline, judges: Judges, draw: scenes.Draw, count: int = 500, steps: int = 25, cfg: float = 4.0
+    pipe: StableDiffusionPipeline,
+    judges: Judges,
+    draw: scenes.Draw,
+    count: int = 500,
+    steps: int = 25,
+    cfg: float = 4.0,
 ) -> tuple[dict[str, float], Tensor]:
     """Agreement of `count` generated pictures with their held-out captions, and the pictures."""
     found = held_out(draw, count)

@@ -124,7 +124,9 @@ class Writer:
         if self.rng.random() < 0.06:
             word = concepts.kind_of(word)
         adjectives = [placed.size] if placed.size != "medium" and self.rng.random() < 0.75 else []
-        adjectives = [self.rng.choice(("small", "tiny", "little") if a == "small" else ("large", "big")) for a in adjectives]
+        adjectives = [
+            self.rng.choice(("small", "tiny", "little") if a == "small" else ("large", "big")) for a in adjectives
+        ]
         adjectives += [placed.tint] if placed.tint else []
         phrase = " ".join([*adjectives, word])
         return phrase if word in PLURAL else f"{article(phrase)} {phrase}"
@@ -160,7 +162,9 @@ def sprite_array(path: Path, tint: str) -> Image.Image:
     if tint:
         alpha, colour = picture.getchannel("A"), concepts.BACKGROUNDS[tint]
         gray = ImageOps.autocontrast(picture.convert("L"), cutoff=2, mask=alpha.point(lambda a: 255 if a > 127 else 0))
-        picture = ImageOps.colorize(gray, black=tuple(c // 3 for c in colour), mid=colour, white="white").convert("RGBA")
+        picture = ImageOps.colorize(gray, black=tuple(c // 3 for c in colour), mid=colour, white="white").convert(
+            "RGBA"
+        )
         picture.putalpha(alpha)
     return picture.convert("RGBa")
 

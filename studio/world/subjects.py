@@ -22,10 +22,32 @@ from studio.world import concepts, sprites
 
 PIXELS = 128
 TRAIN_GROUNDS = ("red", "teal", "white", "purple", "yellow")  # prompts about other colours stay unseen
-STYLE_CONCEPTS = (
-    "dog,cat,fox,tiger,rabbit,penguin,octopus,turtle,rose,cactus,apple,banana,pizza,car,airplane,house,umbrella,gift,"
-    "bell,guitar,camera,crown,mushroom,owl"
-).split(",")
+STYLE_CONCEPTS = [
+    "dog",
+    "cat",
+    "fox",
+    "tiger",
+    "rabbit",
+    "penguin",
+    "octopus",
+    "turtle",
+    "rose",
+    "cactus",
+    "apple",
+    "banana",
+    "pizza",
+    "car",
+    "airplane",
+    "house",
+    "umbrella",
+    "gift",
+    "bell",
+    "guitar",
+    "camera",
+    "crown",
+    "mushroom",
+    "owl",
+]
 
 
 def frames(file: Path) -> list[Image.Image]:
@@ -64,11 +86,11 @@ def place(sprite: Image.Image, ground: str, rng: Random) -> tuple[Image.Image, I
     sprite, extent = sprite.crop(box), round(rng.uniform(0.6, 0.82) * PIXELS)
     scale = extent / max(sprite.size)
     sprite = sprite.resize((max(1, round(sprite.width * scale)), max(1, round(sprite.height * scale))))
-    spot = tuple((PIXELS - side) // 2 + rng.randint(-6, 6) for side in sprite.size)
+    left, top = ((PIXELS - side) // 2 + rng.randint(-6, 6) for side in sprite.size)
     picture = Image.new("RGB", (PIXELS, PIXELS), concepts.BACKGROUNDS[ground])
-    picture.paste(sprite, spot, sprite)
+    picture.paste(sprite, (left, top), sprite)
     mask = Image.new("L", (PIXELS, PIXELS))
-    mask.paste(sprite.getchannel("A"), spot)
+    mask.paste(sprite.getchannel("A"), (left, top))
     return picture, mask
 
 

@@ -20,9 +20,7 @@ CPU = torch.device("cpu")
 def inputs(length=33, keys=45, dim=16, dtype=torch.float32, grad=True, batch=2, heads=3):
     generator = torch.Generator().manual_seed(0)
     sizes = (length, keys, keys)
-    return [
-        torch.randn(batch, heads, n, dim, generator=generator).to(dtype).requires_grad_(grad) for n in sizes
-    ]
+    return [torch.randn(batch, heads, n, dim, generator=generator).to(dtype).requires_grad_(grad) for n in sizes]
 
 
 def gradients(function, tensors):
@@ -69,9 +67,7 @@ def test_implementations_agree_forward_and_backward(kind, masked, scale):
     tensors = inputs()
     seen = torch.rand(2, 1, 33, 45, generator=torch.Generator().manual_seed(1)) < 0.5
     seen[..., 0] = True
-    mask = {"none": None, "bool": seen, "additive": torch.where(seen, 0.5, -1e4), "keys": seen[:, :, :1]}[
-        masked
-    ]
+    mask = {"none": None, "bool": seen, "additive": torch.where(seen, 0.5, -1e4), "keys": seen[:, :, :1]}[masked]
     ours = gradients(lambda *x: attend(*x, mask, kind, scale), tensors)
     truth = gradients(lambda *x: matmul(*x, mask, scale), tensors)
     for a, b in zip(ours, truth, strict=True):
@@ -218,9 +214,7 @@ def test_choices_can_be_saved_and_taken_again(forgetful):
     q, k, v = inputs(grad=False)
     key = attention.shape_class(q, k, v)
     lost = attention.shape_class(*inputs(length=5000, keys=5000, heads=1, batch=1))
-    refused = attention.preset(
-        {key: "matmul", lost: "xformers"} if "xformers" not in HERE else {key: "matmul"}
-    )
+    refused = attention.preset({key: "matmul", lost: "xformers"} if "xformers" not in HERE else {key: "matmul"})
     assert attention.chosen() == {key: "matmul"}
     assert set(refused) <= {lost}
     with pytest.raises(ValueError, match="flash9"):

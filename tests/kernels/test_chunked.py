@@ -26,9 +26,7 @@ class Largest(TorchDispatchMode):
 def inputs(batch=2, heads=2, length=37, keys=45, dim=8, dtype=torch.float64, grad=True):
     generator = torch.Generator().manual_seed(0)
     sizes = (length, keys, keys)
-    return [
-        torch.randn(batch, heads, n, dim, generator=generator).to(dtype).requires_grad_(grad) for n in sizes
-    ]
+    return [torch.randn(batch, heads, n, dim, generator=generator).to(dtype).requires_grad_(grad) for n in sizes]
 
 
 def masks(q, k):
@@ -90,9 +88,7 @@ def test_half_precision_is_summed_in_float32():
     ours = chunked.attend(q, k, v)
     assert ours.dtype == torch.bfloat16
     # only the final rounding is left
-    torch.testing.assert_close(
-        ours, matmul(q.double(), k.double(), v.double()).bfloat16(), rtol=8e-3, atol=1e-3
-    )
+    torch.testing.assert_close(ours, matmul(q.double(), k.double(), v.double()).bfloat16(), rtol=8e-3, atol=1e-3)
 
 
 def test_large_scores_do_not_overflow():

@@ -116,9 +116,7 @@ def test_equals_diffusers_forward_and_backward(name, choice):
 def test_under_lora_and_gradient_checkpointing(name, choice):
     build, call = NETS[name]
     net = build().requires_grad_(False)
-    net.add_adapter(
-        LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
-    )
+    net.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
     truth = numbers(net, call)
     net.enable_gradient_checkpointing()
     attention.install(net, choice)

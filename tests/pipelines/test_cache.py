@@ -46,9 +46,7 @@ class Pooling:
 def fill(folder: Path, cache: Path, version: str = "1", **settings) -> int:
     """How many pictures had to be encoded to fill the cache."""
     model = Pooling(version)
-    stream = DataStream(
-        model, Pictures(folder=folder, **settings).read(model), batch=2, seed=0, cache=Cache(cache)
-    )
+    stream = DataStream(model, Pictures(folder=folder, **settings).read(model), batch=2, seed=0, cache=Cache(cache))
     progress = list(stream.fill())
     assert progress == [(done, len(progress)) for done in range(1, len(progress) + 1)]
     stream.at(0)

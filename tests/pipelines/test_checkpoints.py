@@ -117,9 +117,7 @@ def test_an_unreachable_hub_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> No
     assert time.monotonic() - began < 4
 
 
-def test_a_cached_hub_model_needs_no_network(
-    sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cached_hub_model_needs_no_network(sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     cache = tmp_path / "models--someone--tiny"
@@ -232,9 +230,7 @@ def test_families_are_read_without_importing_them() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
-def test_a_plug_in_family_loads_and_a_broken_one_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plug_in_family_loads_and_a_broken_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = ModuleType("stranger_backbone")
     plugin.__dict__.update(CLASSES=("StrangerPipeline",), load=lambda *arguments: arguments)
     monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
@@ -248,9 +244,7 @@ def test_a_plug_in_family_loads_and_a_broken_one_is_named(
 
 def test_recommended_settings(tmp_path: Path) -> None:
     assert assets.recommended(str(tmp_path)) == {}
-    (tmp_path / "studio.toml").write_text(
-        "[settings]\nlr = 1e-3  # found best\n[settings.adapter]\nrank = 16\n"
-    )
+    (tmp_path / "studio.toml").write_text("[settings]\nlr = 1e-3  # found best\n[settings.adapter]\nrank = 16\n")
     assert assets.recommended(str(tmp_path)) == {"settings": {"lr": 1e-3, "adapter": {"rank": 16}}}
     (tmp_path / "studio.toml").write_text("lr = = 3")
     with pytest.raises(ModelError, match="not valid TOML"):

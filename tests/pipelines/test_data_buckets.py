@@ -13,9 +13,7 @@ from studio.pipelines import buckets
 from studio.pipelines.errors import UsageError
 
 
-@pytest.mark.parametrize(
-    ("resolution", "multiple"), [(32, 8), (64, 4), (64, 16), (512, 8), (512, 64), (1024, 16)]
-)
+@pytest.mark.parametrize(("resolution", "multiple"), [(32, 8), (64, 4), (64, 16), (512, 8), (512, 64), (1024, 16)])
 def test_buckets_fit_the_model(resolution, multiple):
     sizes = buckets.sizes(resolution, multiple)
     assert (resolution, resolution) in sizes

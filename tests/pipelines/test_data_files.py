@@ -21,9 +21,7 @@ class Sides:
     multiple: int = 8
 
 
-def paint(
-    path: Path, size: tuple[int, int] = (64, 64), colour: str = "teal", mode: str = "RGB", **options
-) -> Path:
+def paint(path: Path, size: tuple[int, int] = (64, 64), colour: str = "teal", mode: str = "RGB", **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).convert(mode).save(path, **options)
     return path

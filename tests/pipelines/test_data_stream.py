@@ -82,9 +82,7 @@ def test_repeats_are_what_an_epoch_shows(tmp_path):
         assert seen == {2: 3, 4: 1, 6: 2}
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"crop": "random", "flip": True, "caption_dropout": 0.5}, {"masks": True}]
-)
+@pytest.mark.parametrize("settings", [{}, {"crop": "random", "flip": True, "caption_dropout": 0.5}, {"masks": True}])
 @pytest.mark.parametrize("prior", [False, True])
 def test_position_resumes(tmp_path, settings, prior):
     data = dataset(tmp_path / "data", **settings)
@@ -144,12 +142,7 @@ def test_flips_mirror_pictures_and_masks_together(tmp_path):
 
 
 def test_random_crops_move_and_masks_move_along(tmp_path):
-    ramp = (
-        Image.linear_gradient("L")
-        .resize((96, 32), box=(0, 0, 256, 256))
-        .rotate(90, expand=True)
-        .resize((96, 32))
-    )
+    ramp = Image.linear_gradient("L").resize((96, 32), box=(0, 0, 256, 256)).rotate(90, expand=True).resize((96, 32))
     ramp.save(tmp_path / "a.png")
     ramp.save(tmp_path / "a.mask.png")
     data = Pictures(folder=tmp_path, crop="random", masks=True, buckets=False).read(Pooling())

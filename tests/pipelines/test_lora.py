@@ -142,9 +142,7 @@ def test_what_learns_is_float32_named_once_and_only_lora(name: str, made: Path) 
     assert {p.dtype for p in named.values()} == {torch.float32}
     assert all(".lora_A." in n or ".lora_B." in n for n in named)
     assert len({id(p) for p in named.values()}) == len(named) == len(adapter.parameters())
-    learning = [
-        p for root in (model.net, *model.text_encoders.values()) for p in root.parameters() if p.requires_grad
-    ]
+    learning = [p for root in (model.net, *model.text_encoders.values()) for p in root.parameters() if p.requires_grad]
     assert {id(p) for p in learning} == {id(p) for p in named.values()}
     assert list(lora_names(backbone(name, made), with_text(name))) == list(named)
 
@@ -181,9 +179,7 @@ def from_stock(model: Backbone, path: Path, made: Path, name: str) -> Backbone:
     ("name", "variant"),
     [*((name, VARIANTS[4]) for name in STOCK), *((n, v) for n in STOCK[::2] for v in VARIANTS[:4])],
 )
-def test_the_file_is_exact_in_a_stock_pipeline(
-    name: str, variant: dict[str, Any], made: Path, tmp_path: Path
-) -> None:
+def test_the_file_is_exact_in_a_stock_pipeline(name: str, variant: dict[str, Any], made: Path, tmp_path: Path) -> None:
     model = backbone(name, made)
     adapter = moved(model, text_encoder=True, **variant)
     path = files.save(model, adapter, tmp_path / "adapter.safetensors", {"trigger": "sks"})
@@ -202,9 +198,7 @@ def test_the_kohya_file_is_exact_in_a_stock_pipeline(
     model = backbone(name, made)
     adapter = moved(model, text_encoder=True, **variant)
     path = files.save_kohya(model, adapter, tmp_path / "adapter.kohya.safetensors")
-    torch.testing.assert_close(
-        output(from_stock(model, path, made, name)), output(model), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(output(from_stock(model, path, made, name)), output(model), rtol=1e-5, atol=1e-6)
     keys = load_file(path)
     assert any(key.startswith("lora_te_text_model_encoder_layers_0_self_attn_q_proj.") for key in keys)
     fresh = backbone(name, made)
@@ -216,9 +210,7 @@ def test_the_kohya_file_is_exact_in_a_stock_pipeline(
     ("name", "variant"),
     [*((name, VARIANTS[0]) for name in BACKBONES), *(("tiny-sd-eps", v) for v in VARIANTS)],
 )
-def test_load_gives_the_same_adapter_back(
-    name: str, variant: dict[str, Any], made: Path, tmp_path: Path
-) -> None:
+def test_load_gives_the_same_adapter_back(name: str, variant: dict[str, Any], made: Path, tmp_path: Path) -> None:
     model = backbone(name, made)
     adapter = moved(model, text_encoder=with_text(name), **variant)
     path = files.save(model, adapter, tmp_path / "adapter.safetensors")
@@ -344,9 +336,7 @@ def test_patterns(made: Path) -> None:
     }
     assert set(find(net, "attention+ff")) == set(find(net, "attention")) | set(find(net, "ff"))
     assert all(name.endswith(("to_q", "to_v")) for name in find(net, "to_q, to_v"))
-    assert find(net, r"mid_block\..*attn2\.to_k") == [
-        "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
-    ]
+    assert find(net, r"mid_block\..*attn2\.to_k") == ["mid_block.attentions.0.transformer_blocks.0.attn2.to_k"]
     assert not {"conv_in", "conv_out"} & set(find(net, "all"))
     assert any("resnets" in name for name in find(net, "conv"))
 

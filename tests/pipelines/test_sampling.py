@@ -118,9 +118,7 @@ def test_ddim_is_diffusers_ddim(
 
 @pytest.mark.parametrize(("kind", "zero", "spacing", "steps", "offset"), CASES)
 @pytest.mark.parametrize("sigmas", ["", "use_karras_sigmas", "use_exponential_sigmas"])
-def test_euler_is_diffusers_euler(
-    kind: str, zero: bool, spacing: str, steps: int, offset: int, sigmas: str
-) -> None:
+def test_euler_is_diffusers_euler(kind: str, zero: bool, spacing: str, steps: int, offset: int, sigmas: str) -> None:
     settings = {"prediction_type": kind, "rescale_betas_zero_snr": zero, "timestep_spacing": spacing}
     settings |= {"steps_offset": offset} | ({sigmas: True} if sigmas else {})
     model = with_scheduler(EulerDiscreteScheduler(**SD, **settings), kind)
@@ -149,9 +147,7 @@ def test_stochastic_flow_is_diffusers(folder: Path) -> None:
     settings = {"shift": 3.0, "stochastic_sampling": True}
     model = with_scheduler(FlowMatchEulerDiscreteScheduler(**settings), "flow")
     path = list(sampling.flow_euler(model, net, noise(), NOTHING, 6, seeds()))
-    for step, state in zip(
-        path, reference(FlowMatchEulerDiscreteScheduler(**settings), 6, seeds()), strict=True
-    ):
+    for step, state in zip(path, reference(FlowMatchEulerDiscreteScheduler(**settings), 6, seeds()), strict=True):
         torch.testing.assert_close(step.next, state, **CLOSE)
 
 

@@ -99,9 +99,7 @@ def test_it_explains_itself_and_its_settings(trainer: str) -> None:
 
 def undescribed(part: Any) -> list[str]:
     """Names of settings, at any depth, without help."""
-    inner = [
-        field.annotation for field in part.model_fields.values() if hasattr(field.annotation, "model_fields")
-    ]
+    inner = [field.annotation for field in part.model_fields.values() if hasattr(field.annotation, "model_fields")]
     here = [f"{part.__name__}.{name}" for name, field in part.model_fields.items() if not field.description]
     return here + [name for one in inner for name in undescribed(one)]
 

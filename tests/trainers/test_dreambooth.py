@@ -92,12 +92,7 @@ def test_snr_weights_stay_with_their_own_half(made: Path) -> None:
     rows = batch(model, 1, 1)
     loss = first(model, Fixed([rows]), snr_gamma=0.5, prior={"weight": 1.0})
     noisy = dreambooth.noised(model, replace(rows, generator=torch.Generator().manual_seed(1)), 0.0)
-    errors = (
-        (model.predict(noisy.x, noisy.t, model.embed(rows.prompts)) - noisy.target)
-        .square()
-        .flatten(1)
-        .mean(1)
-    )
+    errors = (model.predict(noisy.x, noisy.t, model.embed(rows.prompts)) - noisy.target).square().flatten(1).mean(1)
     weights = noisy.snr.clamp(max=0.5) / noisy.snr
     assert weights[0] != weights[1]
     torch.testing.assert_close(loss.numbers["instance"], (errors * weights)[0])
