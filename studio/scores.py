@@ -34,7 +34,7 @@ def draw(model: Backbone, prompts: list[str], seeds: list[int], base: bool) -> I
 
 @dataclass
 class Comparison:
-    """A subject's adapter beside its base model: marks per prompt of PROMPTS for `seeds` pictures each.
+    """A subject's adapter beside its base model: marks per prompt of `subjects.prompts()` for `seeds` pictures each.
 
     The base model is asked for its class alone: it does not know the trigger.
     """
@@ -51,7 +51,7 @@ class Comparison:
         for base in (True, False):
             for row in self.measure(base):
                 self.rows[base].append(row)
-                yield sum(map(len, self.rows.values())), 2 * len(subjects.PROMPTS)
+                yield sum(map(len, self.rows.values())), 2 * len(subjects.prompts())
 
     def measure(self, base: bool) -> Iterator[Marks]:
         """Marks per prompt of one side."""
@@ -59,9 +59,9 @@ class Comparison:
 
         judges = embedded.load()
         subject = self.word if base else f"{self.trigger} {self.word}"
-        prompts = [prompt.format(subject=subject) for prompt in subjects.PROMPTS]
+        prompts = [prompt.format(subject=subject) for prompt in subjects.prompts()]
         made = draw(self.model, prompts, list(range(FIRST_SEED, FIRST_SEED + self.seeds)), base)
-        for prompt in subjects.PROMPTS:
+        for prompt in subjects.prompts():
             pictures = torch.stack([next(made).cpu() for _ in range(self.seeds)])
             yield subjects.marks(judges, pictures, prompt, self.place)
 

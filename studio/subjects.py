@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomlkit
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,17 +23,13 @@ if TYPE_CHECKING:
     from studio.pipelines.scorers.embedded import Judges
 
 SCHEME = "subject:"
-# what a prompt asks for: words -> the attributes that must be seen. No training picture has these backgrounds.
-PROMPTS: dict[str, dict[str, str]] = {
-    "a {subject} on a blue background": {"colour": "blue"},
-    "a {subject} on a green background": {"colour": "green"},
-    "a {subject} on a black background": {"colour": "black"},
-    "a {subject} with a pink background": {"colour": "pink"},
-    "a small {subject} on the left on a gray background": {"colour": "gray", "position": "left"},
-    "a large {subject} on a brown background": {"colour": "brown", "size": "large"},
-    "a small {subject} on the right on an orange background": {"colour": "orange", "position": "right"},
-    "a flat sticker of a {subject} on a green background": {"colour": "green"},
-}
+
+
+@lru_cache(maxsize=1)
+def prompts() -> dict[str, dict[str, str]]:
+    """The benchmark's prompts, with the attributes that must be seen in their pictures."""
+    rows = tomlkit.parse((assets_folder() / "prompts" / "subject.toml").read_text("utf-8")).unwrap()["prompt"]
+    return {row.pop("text"): row for row in rows}
 
 
 def folder(name: str) -> Path:
@@ -78,11 +76,11 @@ def references(place: Path, colour: Sequence[int]) -> Tensor:
 
 
 def marks(judges: Judges, pictures: Tensor, prompt: str, place: Path) -> dict[str, list[float]]:
-    """Scores of pictures `[B, 3, H, W]` in 0..1 made for one of PROMPTS: similarities and shares of wishes met."""
+    """Scores of pictures `[B, 3, H, W]` in 0..1 made for one of `prompts()`: similarities and shares of wishes met."""
     from studio.pipelines.scorers.embedded import SubjectMatch
     from studio.world.concepts import BACKGROUNDS
 
-    wishes = PROMPTS[prompt]
+    wishes = prompts()[prompt]
     near = references(place, BACKGROUNDS[wishes["colour"]])
     seen = judges.read(pictures * 2 - 1)
     return {

@@ -41,20 +41,25 @@ class Block(nn.Module):
 
 
 class Attributes(nn.Module):
-    """Pictures `[B, 3, 64, 64]` in -1..1 -> logits `[B, answers]` per attribute (object, colour, style, ...)."""
+    """Pictures `[B, 3, 64, 64]` in -1..1 -> logits `[B, answers]` per attribute (object, colour, style, ...).
 
-    def __init__(self, answers: dict[str, list[str]]) -> None:
+    The heads read the means of the left half, the right half and the whole of the last feature map: where something is
+    matters to the half, not to the pixel.
+    """
+
+    def __init__(self, answers: dict[str, list[str]], widths: tuple[int, ...] = (40, 80, 160, 288)) -> None:
         super().__init__()
         self.answers = answers
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 32, 3, 1, 1), nn.ReLU(), Block(32, 48), Block(48, 96), Block(96, 160), Block(160, 256)
-        )
-        self.neck = nn.Sequential(nn.Flatten(), nn.Linear(256 * 16, 256), nn.ReLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(256, len(words)) for name, words in answers.items()})
+        stem = nn.Sequential(nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        pairs = zip(widths, widths[1:], strict=False)
+        self.body = nn.Sequential(stem, *(Block(before, after) for before, after in pairs))
+        self.heads = nn.ModuleDict({name: nn.Linear(3 * widths[-1], len(words)) for name, words in answers.items()})
 
     def features(self, x: Tensor) -> Tensor:
-        """What the heads read, `[B, 256]`."""
-        return self.neck(self.body(x))
+        """What the heads read, `[B, 864]`."""
+        found = self.body(x)
+        middle = found.shape[-1] // 2
+        return torch.cat([part.mean((2, 3)) for part in (found[..., :middle], found[..., middle:], found)], 1)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = self.features(x)
@@ -69,7 +74,8 @@ class Attributes(nn.Module):
 
 def new_clip(config: dict[str, Any]) -> CLIP:
     """An untrained open_clip model of a configuration in open_clip's own words."""
-    return CLIP(config["embed_dim"], CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"]))
+    vision, text = CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"])
+    return CLIP(config["embed_dim"], vision, text)
 
 
 @dataclass
@@ -87,7 +93,7 @@ class Judges:
 
     @torch.no_grad()
     def attribute_features(self, x: Tensor) -> Tensor:
-        """Unit features `[B, 256]` of the attribute classifier."""
+        """Unit features `[B, 864]` of the attribute classifier."""
         return F.normalize(self.attributes.features(fitted(x)), dim=-1)
 
     @torch.no_grad()

@@ -40,7 +40,8 @@ class World:
     """Where to train."""
     images: Annotated[int, tyro.conf.arg(help="Scenes for the autoencoder")] = 35_200
     decoder_images: Annotated[int, tyro.conf.arg(help="Further scenes for the decoder alone")] = 16_000
-    judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the judges")] = 128_000
+    judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 192_000
+    clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
     pixels: Annotated[int, tyro.conf.arg(help="Side of a picture: 64, or 128 on a GPU")] = 64
 
@@ -90,7 +91,7 @@ def run_decoder(world: World) -> dict[str, float]:
 
 
 def run_judges(world: World) -> dict[str, float]:
-    both = judges.train(world.work, world.tier, world.judge_images, torch.device(world.device))
+    both = judges.train(world.work, world.tier, world.judge_images, world.clip_images, torch.device(world.device))
     both.clip.cpu(), both.attributes.cpu()
     judges.save(both, world.assets / "judges")
     found = judges.quality(embedded.load(world.assets / "judges"), world.draw(), world.folder)

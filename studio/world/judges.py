@@ -6,6 +6,8 @@ They share nothing with the generator but the byte-pair vocabulary: other networ
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from studio.pipelines.scorers.embedded import Attributes, Judges, new_clip, tokens
 from studio.world import base, concepts, scenes, sprites
@@ -25,8 +28,8 @@ from studio.world.fit import Fit
 FIRST_SEED = 200_000_000
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 40},
-    "text_cfg": {"context_length": base.TOKENS, "vocab_size": 0, "width": 128, "heads": 4, "layers": 2},
+    "vision_cfg": {"image_size": 64, "timm_model_name": "regnetx_002", "timm_pool": "avg", "timm_proj": "linear"},
+    "text_cfg": {"context_length": base.TOKENS, "vocab_size": 0, "width": 128, "heads": 4, "layers": 1},
 }
 
 
@@ -71,38 +74,76 @@ def batch(draw: scenes.Draw, folder: Path, first: int, count: int) -> tuple[Tens
     return x.lerp(blurred, share) + torch.randn(x.shape, generator=rng) * 0.04 * share, found
 
 
-def train(work: Path, tier: str, images: int, device: torch.device, size: int = 128) -> Judges:
-    """Train both judges on the same scenes, side by side."""
-    torch.manual_seed(977)
+def train(work: Path, tier: str, images: int, clip_images: int, device: torch.device) -> Judges:
+    """Train (or go on training) both judges, one after the other."""
     draw, folder = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}"
-    known, tokenizer = answers(draw), base.tokenizer(work / "judges" / "tokenizer")
-    attributes = Attributes(known).to(device).to(memory_format=torch.channels_last)
-    config = dict(CLIP_CONFIG, text_cfg=dict(CLIP_CONFIG["text_cfg"], vocab_size=len(tokenizer)))
-    clip = new_clip(config).to(device, memory_format=torch.channels_last)
-    index = {name: {word: i for i, word in enumerate(words)} for name, words in known.items()}
-    fit = Fit({"attributes": attributes, "clip": clip}, work / "judges", images // size, lr=2e-3, warmup=100, ema=0.995)
+    source, tokenizer = Source(draw, folder, device), base.tokenizer(work / "judges" / "tokenizer")
+    attributes = train_attributes(source, work / "judges-attributes", images)
+    return Judges(train_clip(source, tokenizer, work / "judges-clip", clip_images), tokenizer, attributes)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training scenes with the right answers as class numbers."""
+
+    draw: scenes.Draw
+    folder: Path
+    device: torch.device
+
+    def __call__(self, first: int, count: int) -> tuple[Tensor, list[scenes.Scene], dict[str, Tensor]]:
+        """Pictures `[count, 3, 64, 64]`, their scenes, and class numbers `[count]` per attribute."""
+        x, found = batch(self.draw, self.folder, first, count)
+        known, right = answers(self.draw), [truth(scene) for scene in found]
+        numbers = {n: torch.tensor([words.index(row[n]) for row in right]) for n, words in known.items()}
+        x = x.to(self.device, memory_format=torch.channels_last)
+        return x, found, {name: target.to(self.device) for name, target in numbers.items()}
+
+
+def surprise(logits: dict[str, Tensor], right: dict[str, Tensor]) -> Tensor:
+    """Sum of the attributes' cross-entropies."""
+    return torch.stack([F.cross_entropy(logits[name].float(), right[name]) for name in right]).sum()
+
+
+def train_attributes(source: Source, folder: Path, images: int, size: int = 64) -> Attributes:
+    """The attribute classifier, on `images` scenes."""
+    torch.manual_seed(977)
+    net = Attributes(answers(source.draw)).to(source.device).to(memory_format=torch.channels_last)
+    fit = Fit({"net": net}, folder, images // size, lr=3e-3, warmup=100, ema=0.995)
 
     def loss(step: int) -> Tensor:
-        x, found = batch(draw, folder, FIRST_SEED + step * size, size)
-        x = x.to(device, memory_format=torch.channels_last)
-        right = [truth(scene) for scene in found]
-        prompts = [scenes.Writer(scene, Random(FIRST_SEED + step)).caption() for scene in found]
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = attributes(x)
-            image, text, scale = clip(x, tokens(tokenizer, prompts).to(device))
-        named = [F.cross_entropy(logits[n].float(), labels(index[n], right, n, device)) for n in known]
-        return torch.stack(named).sum() + contrast(image.float() @ text.float().T * scale.float())
+        x, _, right = source(FIRST_SEED + step * size, size)
+        with torch.autocast(source.device.type, torch.bfloat16):
+            logits = net(x)
+        return surprise(logits, right)
 
     fit.run(loss)
-    attributes.train(), clip.train()
     fit.use_average()
-    settle(attributes, clip, draw, folder, device)
-    return Judges(clip.eval(), tokenizer, attributes.eval())
+    settle(net, net, source)
+    return net.eval()
 
 
-def labels(index: dict[str, int], right: list[dict[str, str]], name: str, device: torch.device) -> Tensor:
-    """Class numbers `[B]` of one attribute."""
-    return torch.tensor([index[row[name]] for row in right], device=device)
+def train_clip(source: Source, tokenizer: CLIPTokenizer, folder: Path, images: int, size: int = 128) -> CLIP:
+    """The image-text model, on `images` scenes; heads for the attributes help its image side along and are dropped."""
+    torch.manual_seed(978)
+    config = dict(CLIP_CONFIG, text_cfg=dict(CLIP_CONFIG["text_cfg"], vocab_size=len(tokenizer)))
+    clip = new_clip(config).to(source.device).to(memory_format=torch.channels_last)
+    known = answers(source.draw)
+    heads = nn.ModuleDict({n: nn.Linear(CLIP_CONFIG["embed_dim"], len(words)) for n, words in known.items()})
+    fit = Fit({"clip": clip, "heads": heads.to(source.device)}, folder, images // size, lr=2e-3, warmup=60, ema=0.99)
+
+    def loss(step: int) -> Tensor:
+        x, found, right = source(FIRST_SEED * 2 + step * size, size)
+        prompts = [scenes.Writer(scene, Random(scene.seed + 1)).caption() for scene in found]
+        with torch.autocast(source.device.type, torch.bfloat16):
+            image, text = clip.encode_image(x), clip.encode_text(tokens(tokenizer, prompts).to(source.device))
+            logits = {name: head(image) for name, head in heads.items()}
+        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        return contrast(image @ text.T * clip.logit_scale.exp().clamp(max=100)) + 0.3 * surprise(logits, right)
+
+    fit.run(loss)
+    fit.use_average()
+    settle(clip.visual, clip.visual, source)
+    return clip.eval()
 
 
 def contrast(logits: Tensor) -> Tensor:
@@ -112,16 +153,15 @@ def contrast(logits: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def settle(attributes: Attributes, clip: CLIP, draw: scenes.Draw, folder: Path, device: torch.device) -> None:
+def settle(net: nn.Module, run: Callable[[Tensor], Any], source: Source) -> None:
     """Averaged weights need batch statistics of their own: a few forward passes in training mode."""
-    for net in (attributes, clip.visual):
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None
+    net.train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
     for n in range(12):
-        x, _ = batch(draw, folder, FIRST_SEED + n * 128, 128)
-        attributes(x.to(device)), clip.encode_image(x.to(device))
+        run(source(FIRST_SEED + n * 128, 128)[0])
 
 
 @torch.no_grad()
