@@ -14,10 +14,12 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 
+from studio.pipelines import attention, backbone
 from studio.pipelines.scorers import embedded
+from studio.precision import preferred
 from studio.world import autoencoder, base, card, judges, quality, scenes, sprites, subjects
 
 STAGES = ("sprites", "scenes", "autoencoder", "decoder", "judges", "base", "subjects")
@@ -102,8 +104,9 @@ def run_base(world: World) -> dict[str, float]:
     vae = AutoencoderKL.from_pretrained(world.work / "decoder" / "model")
     pipe = base.train(vae, world.work, world.tier, world.samples, torch.device(world.device))
     base.export(pipe, world.assets / "base")
-    stock = StableDiffusionPipeline.from_pretrained(world.assets / "base", torch_dtype=torch.float32).to(world.device)
-    numbers, pictures = quality.measure(stock, embedded.load(world.assets / "judges"), world.draw())
+    model = backbone.load(str(world.assets / "base"), *preferred())
+    attention.install(model.net, "auto")
+    numbers, pictures = quality.measure(model, embedded.load(world.assets / "judges"), world.draw())
     rows = pictures[:64].add(1).mul(127.5).clamp(0, 255).byte().permute(0, 2, 3, 1)
     sheet = rows.unflatten(0, (4, 16)).permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
     Image.fromarray(sheet.numpy()).save(world.assets / "base" / "samples.png")

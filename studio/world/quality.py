@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from studio.pipelines import sampling
+from studio.pipelines.protocols import Backbone
 from studio.pipelines.scorers.embedded import Judges
 from studio.world import scenes
 from studio.world.autoencoder import HELD_OUT
@@ -25,22 +26,10 @@ BARS = {  # share of held-out captions; (trained on CPU, trained on GPU)
 }
 
 
-@torch.no_grad()
-def draw_captions(
-    pipe: StableDiffusionPipeline, prompts: list[str], seeds: list[int], steps: int, cfg: float
-) -> Tensor:
-    """Pictures `[B, 3, H, W]` in -1..1 for each (prompt, seed), by the stock pipeline."""
-    parts = []
-    for first in range(0, len(prompts), 50):
-        made = pipe(
-            prompts[first : first + 50],
-            num_inference_steps=steps,
-            guidance_scale=cfg,
-            generator=[torch.Generator().manual_seed(s) for s in seeds[first : first + 50]],
-            output_type="pt",
-        ).images
-        parts.append(made.float().cpu() * 2 - 1)
-    return torch.cat(parts)
+def draw_captions(model: Backbone, prompts: list[str], seeds: list[int], steps: int, cfg: float) -> Tensor:
+    """Pictures `[B, 3, H, W]` in -1..1 for each (prompt, seed), as the stock pipeline draws them."""
+    drawn = sampling.sample(model, prompts, seeds, steps=steps, guidance_scale=cfg, batch=50)
+    return torch.stack([picture.float().cpu() for picture in drawn]) * 2 - 1
 
 
 def held_out(draw: scenes.Draw, count: int) -> list[tuple[scenes.Scene, str]]:
@@ -72,16 +61,9 @@ def agreement(found: list[tuple[scenes.Scene, str]], read: list[dict[str, str]])
 
 
 def measure(
-    pipe: StableDiffusionPipeline,
-    judges: Judges,
-    draw: scenes.Draw,
-    count: int = 500,
-    steps: int = 25,
-    cfg: float = 4.0,
+    model: Backbone, judges: Judges, draw: scenes.Draw, count: int = 500, steps: int = 25, cfg: float = 4.0
 ) -> tuple[dict[str, float], Tensor]:
     """Agreement of `count` generated pictures with their held-out captions, and the pictures."""
     found = held_out(draw, count)
-    pipe.set_progress_bar_config(disable=True)
-    pictures = draw_captions(pipe, [caption for _, caption in found], list(range(count)), steps, cfg)
-    read = [row for part in pictures.split(100) for row in judges.attributes.read(part)]
-    return agreement(found, read), pictures
+    pictures = draw_captions(model, [caption for _, caption in found], list(range(count)), steps, cfg)
+    return agreement(found, [row for part in pictures.split(100) for row in judges.read(part)]), pictures
