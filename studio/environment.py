@@ -13,17 +13,7 @@ from typing import Any, Protocol
 
 import studio
 
-PACKAGES = (
-    "accelerate",
-    "diffusers",
-    "numpy",
-    "peft",
-    "pillow",
-    "safetensors",
-    "torch",
-    "torchvision",
-    "transformers",
-)
+PACKAGES = "accelerate diffusers numpy peft pillow safetensors torch torchvision transformers".split()
 
 
 class Fingerprinted(Protocol):

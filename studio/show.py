@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from studio.config import RunConfig, flat
 from studio.store import Run, Store
 
 
@@ -25,6 +26,7 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     table.add_row("state", f"{found.state()}, step {max(curve, default=0)} of {said['steps']}")
     for key in ("trainer", "model", "seed"):
         table.add_row(key, str(said[key]))
+    table.add_row("settings", changed(found))
     if curve:
         table.add_row("loss", f"first {next(iter(curve.values())):.4f}, mean of the last tenth {tail(curve):.4f}")
         table.add_row("curve", plot(found, curve).name)
@@ -35,6 +37,15 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     for event in found.events():
         if event.event in ("warning", "failed"):
             console.print(f"{event.event}: {event.fields.get('message', '')}", style="yellow", markup=False)
+
+
+def changed(run: Run) -> str:
+    """The settings in which a run differs from its trainer's defaults; run.toml has all of them."""
+    config = run.config()
+    default = flat(RunConfig(trainer=config.trainer, settings=type(config.settings)()))
+    mine = {key: value for key, value in flat(config).items() if key.startswith("settings.")}
+    words = [f"{key.removeprefix('settings.')} {value}" for key, value in mine.items() if default.get(key) != value]
+    return ", ".join(words) or "all at their defaults"
 
 
 def tail(curve: dict[int, float]) -> float:

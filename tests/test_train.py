@@ -181,6 +181,6 @@ def test_show_draws_the_curve(pictures: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_env_names_what_the_run_was_made_with(pictures: Path, tmp_path: Path) -> None:
     said = json.loads((train(config(pictures, tmp_path)) / "env.json").read_text())
-    assert said["packages"]["torch"] == torch.__version__
-    assert len(said["dataset"]) == len(said["base_model"]) == 64
+    assert said["versions"]["torch"] == torch.__version__
+    assert [len(value) for value in said["fingerprints"].values()] == [64, 64]
     assert Store(tmp_path / "runs").list()[0].name == "one"

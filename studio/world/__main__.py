@@ -131,7 +131,8 @@ def main() -> int:
             print(f"studio.world: error: {stage}: {problem}", file=sys.stderr)
             return 1
         command = " ".join(["python -m studio.world", stage, *[a for a in sys.argv[1:] if a != world.stage]])
-        minutes, device = (time.monotonic() - began) / 60, card.hardware(torch.device(world.device))
+        minutes = max((time.monotonic() - began) / 60, card.trained(world.work, stage))
+        device = card.hardware(torch.device(world.device))
         card.record(world.work, stage, numbers, command=command, hardware=device, minutes=minutes)
         print(f"{stage}: " + ", ".join(f"{name} {value:.3f}" for name, value in numbers.items()), flush=True)
         if world.stage == "build" or stage == "base":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from studio.world import concepts
 from studio.world.quality import BARS
@@ -37,6 +38,15 @@ def hardware(device: torch.device) -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
     return f"CPU, {torch.get_num_threads()} threads, {name}"
+
+
+def trained(work: Path, stage: str) -> float:
+    """Minutes that a stage's networks were trained, over all its starts."""
+    seconds = 0.0
+    for file in work.glob(f"{stage}*/state.safetensors"):
+        with safe_open(file, "pt") as state:
+            seconds += json.loads(state.metadata()["seconds"])
+    return seconds / 60
 
 
 def record(work: Path, stage: str, numbers: dict[str, float], **about: Any) -> None:
