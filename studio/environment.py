@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import studio
 
-PACKAGES = "accelerate diffusers numpy peft pillow safetensors torch torchvision transformers".split()
+PACKAGES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "safetensors", "torch", "torchvision", "transformers")
 
 
 class Fingerprinted(Protocol):
