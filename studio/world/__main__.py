@@ -45,6 +45,7 @@ class World:
     judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 192_000
     clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
+    warm: Annotated[bool, tyro.conf.arg(help="Start the base model from the one in assets/base")] = False
     pixels: Annotated[int, tyro.conf.arg(help="Side of a picture: 64, or 128 on a GPU")] = 64
 
     def draw(self) -> scenes.Draw:
@@ -101,8 +102,10 @@ def run_judges(world: World) -> dict[str, float]:
 
 
 def run_base(world: World) -> dict[str, float]:
-    vae = AutoencoderKL.from_pretrained(world.work / "decoder" / "model")
-    pipe = base.train(vae, world.work, world.tier, world.samples, torch.device(world.device))
+    built, shipped = world.work / "decoder" / "model", world.assets / "base"
+    vae = AutoencoderKL.from_pretrained(built) if built.is_dir() else AutoencoderKL.from_pretrained(shipped / "vae")
+    warm = shipped if world.warm else None
+    pipe = base.train(vae, world.work, world.tier, world.samples, torch.device(world.device), warm=warm)
     base.export(pipe, world.assets / "base")
     model = backbone.load(str(world.assets / "base"), *preferred())
     attention.install(model.net, "auto")

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.pipelines import attention
+from studio.pipelines.weights import digest
 from studio.world import concepts, scenes, sprites
 from studio.world.autoencoder import batch
 from studio.world.fit import Fit
@@ -108,8 +109,9 @@ def pipeline(vae: AutoencoderKL, folder: Path, tier: str) -> StableDiffusionPipe
 
 
 @torch.no_grad()
-def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, file: Path, count: int) -> Tensor:
-    """Scaled latents `[count, 4, h, w]` of training scenes, half precision, computed once and kept in `file`."""
+def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, kept_in: Path, count: int) -> Tensor:
+    """Scaled latents `[count, 4, h, w]` of training scenes, half precision, computed once per encoder and kept."""
+    file = kept_in / f"latents-{digest(vae.encoder.state_dict())[:16]}.safetensors"
     if file.exists() and len(kept := load_file(file)["latents"]) == count:
         return kept
     parts = []
@@ -172,12 +174,19 @@ def train(
     device: torch.device,
     size: int = 32,
     scenes_kept: int = 24_000,
+    warm: Path | None = None,
 ) -> StableDiffusionPipeline:
-    """Train (or go on training) text encoder and UNet together on `samples` noised scenes."""
+    """Train (or go on training) text encoder and UNet together on `samples` noised scenes.
+
+    warm: an exported pipeline whose weights are the start where there is no training state yet.
+    """
     torch.manual_seed(12)
     draw, folder = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}"
     pipe = pipeline(vae.to(device), work / "base", tier).to(device)
-    latents = bank(vae, draw, folder, work / "base" / "latents.safetensors", scenes_kept)
+    if warm is not None:
+        for part in ("unet", "text_encoder"):
+            getattr(pipe, part).load_state_dict(load_file(next((warm / part).glob("*.safetensors"))))
+    latents = bank(vae, draw, folder, work / "base", scenes_kept)
     attention.install(pipe.unet, "auto")
     pipe.unet.to(memory_format=torch.channels_last).train()
     pipe.text_encoder.train()
