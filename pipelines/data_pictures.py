@@ -68,7 +68,9 @@ class Pictures(Part):
     """What a run learns from."""
 
     folder: Annotated[Path | None, Field(description="Folder of pictures, or one picture")] = None
-    resolution: Annotated[int, Field(ge=0, description="Side of the training pictures in pixels; 0: the model's")] = 0
+    resolution: Annotated[
+        int, Field(ge=0, le=8192, description="Side of the training pictures in pixels; 0: the model's")
+    ] = 0
     buckets: Annotated[bool, Field(description="Keep aspect ratios, at about resolution^2 pixels; off: square")] = True
     crop: Annotated[Literal["center", "random"], Field(description="Which part of a picture its crop keeps")] = "center"
     flip: Annotated[bool, Field(description="Mirror every other picture at random")] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -15,6 +16,7 @@ import studio
 from studio.pipelines.errors import StudioError, UsageError
 from studio.registry import nearest
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 COMMANDS = {
     "train": "Learn a subject or style; without arguments: the demo on the embedded model",
     "sample": "Make pictures with a run or an adapter file, beside the base model's",
@@ -37,15 +39,18 @@ def run(args: Sequence[str]) -> int:
         return dispatch(list(args))
     except StudioError as error:
         return fail(args, error, error.exit_code, " ".join(str(error).split()))
+    except BrokenPipeError:
+        return 0
+    except (MemoryError, OSError, RuntimeError) as error:
+        shortage = short_of(error)
+        return fail(args, error, 4 if shortage else 1, shortage or unexpected(args, error))
     except KeyboardInterrupt:
         print("studio: stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        return 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:  # the last door: a person gets a line, the traceback goes to a file
-        return fail(args, error, 1, f"{type(error).__name__}: {' '.join(str(error).split())}{saved(args)}")
+        return fail(args, error, 1, unexpected(args, error))
     finally:
         flush()
 
@@ -78,6 +83,21 @@ def fail(args: Sequence[str], error: BaseException, code: int, line: str) -> int
         traceback.print_exception(error)
     print(f"studio: error: {line}", file=sys.stderr)
     return code
+
+
+def short_of(error: BaseException) -> str:
+    """What ran out, in one line, when an error says that memory or disk did; '' for any other error."""
+    text = str(error).lower()
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"the disk is full: {error.filename or 'a file'} was not written; what was finished is kept"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return "memory ran out: use a smaller batch or resolution; what was finished is kept"
+    return ""
+
+
+def unexpected(args: Sequence[str], error: BaseException) -> str:
+    """The line of an error nobody foresaw."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}{saved(args)}"
 
 
 def saved(args: Sequence[str]) -> str:

@@ -96,7 +96,7 @@ def device() -> str:
         return f"{found.name}, {found.total_memory / 2**30:.0f} GB, compute {found.major}.{found.minor}{more}"
     if torch.backends.mps.is_available():
         torch.ones(8, 8, device="mps").sum().item()
-        return "Apple GPU (mps)"
+        return "Apple GPU (mps) found; runs use the CPU"
     return "cpu only: the embedded model trains in minutes, Stable Diffusion needs a GPU"
 
 

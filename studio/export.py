@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,17 +62,6 @@ def check(source: str, model: Backbone, file: Path, shot: Shot, previews: Previe
     return Reload(difference, tolerance, by)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """diffusers warns about every part of a pipeline that a LoRA file leaves alone; errors still come through."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple[Image.Image, str]:
     """The shot's picture by a freshly loaded model with the file in it, and the name of what drew it."""
     try:
@@ -86,7 +75,9 @@ def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple
         return pictures.image(next(iter(drawn))), "model of ours"
     if fresh.prediction != "flow" and sampling.by_name(fresh) is sampling.ddim:
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
-    with quiet():
+    with ExitStack() as after:  # diffusers warns about every part of a pipeline that a LoRA file leaves alone
+        after.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()
         pipe.load_lora_weights(str(file.parent), weight_name=file.name)
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": previews.steps, "guidance_scale": previews.guidance_scale}

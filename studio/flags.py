@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -68,6 +68,11 @@ def read(args: Sequence[str]) -> tuple[RunConfig, Wishes]:
 
 def lowest(what: str, tokens: list[str]) -> RunConfig:
     """The config below the flags: a TOML file's, a trainer's defaults, or, without data, the demo's."""
+    for name in ("--data.folder", "--model"):
+        if f"{name}=" in tokens or (name, "") in pairwise(tokens):
+            raise UsageError(f"{name} is empty; give a value or leave it out")
+    if Path(what).is_dir() and what:
+        raise UsageError(f"there is no trainer '{what}'; to learn from a folder: studio train --data {what}")
     model = value_of("--model", tokens)
     flags: Layer = {"model": model} if model else {}
     if what.endswith(".toml") or Path(what).is_file():

@@ -28,6 +28,7 @@ class Journal:
     phase: str = "load"
     step: int = 0
     waiting: list[Event] = field(default_factory=list)
+    asked: Callable[[], bool] = lambda: False
 
     def open(self, run: Run) -> None:
         """From now on events are kept in the run's folder, those that waited first."""
@@ -45,10 +46,12 @@ class Journal:
         self.report(said)
 
     def count(self, phase: str, steps: Iterator[tuple[int, int]]) -> None:
-        """Report a phase's progress while it runs."""
+        """Report a phase's progress while it runs; Stopped when somebody asked for it."""
         self.phase = phase
         for done, total in steps:
             self("progress", done=done, total=total)
+            if self.asked():
+                raise Stopped
 
 
 @contextmanager

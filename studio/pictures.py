@@ -25,8 +25,11 @@ def save(picture: Image.Image, path: Path, **about: object) -> Path:
         info.add_itxt(key, str(value))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    picture.save(aside, format="PNG", pnginfo=info)
-    aside.replace(path)
+    try:
+        picture.save(aside, format="PNG", pnginfo=info)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     return path
 
 

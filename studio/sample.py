@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -82,6 +84,7 @@ def sample(
     """
     if not sources or not prompts:
         raise UsageError("sample needs a run or an adapter file, and --prompt")
+    check(seed, n, guidance_scale, strength, out)
     wanted = [(prompt, seed + i) for prompt in prompts for i in range(n)]
     columns: dict[str, list[Image.Image]] = {}
     loaded: dict[str, Backbone] = {}
@@ -100,6 +103,19 @@ def sample(
     sheet = next(iter(columns.values()))[0] if alone else pictures.grid(columns, captions)
     about = {"prompt": " | ".join(prompts), "seed": seed, "sources": ", ".join(sources), "strength": strength}
     return pictures.save(sheet, out, **about, steps=steps, guidance_scale=guidance_scale)
+
+
+def check(seed: int, n: int, guidance_scale: float, strength: float, out: Path) -> None:
+    """UsageError for what would fail, or mean nothing, only after everything was drawn."""
+    if seed + n >= 2**63:
+        raise UsageError(f"--seed {seed}: should be less than 2^63")
+    if not (math.isfinite(guidance_scale) and math.isfinite(strength)):
+        raise UsageError("--guidance-scale and --strength should be finite numbers")
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise UsageError(f"--out {out}: should be a file that ends in .png")
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    if not os.access(place, os.W_OK) or not place.is_dir():
+        raise UsageError(f"--out {out}: {place} cannot be written to")
 
 
 def draw(

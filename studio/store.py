@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,6 +105,25 @@ class Run:
         """The newest valid checkpoint; damaged ones are named in a warning and skipped."""
         return checkpoints.latest(self.folder / "checkpoints")
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other process may work in this folder. Raises UsageError when one does."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(f"the run '{self.name}' is being trained by another process; give another --run") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begun(self) -> bool:
+        """Whether there is anything that another config would spoil: a step taken or a checkpoint."""
+        return (self.folder / "checkpoints").is_dir() or any(e.phase == "train" for e in self.events())
+
     def asks_to_stop(self) -> bool:
         """Whether somebody put a file called `stop` into the folder."""
         return (self.folder / "stop").exists()
@@ -138,7 +158,8 @@ class Store:
                 run.folder.mkdir(parents=True, exist_ok=True)
             run.write("run.toml", to_toml(config))
             return run
-        refuse_another(run, config)
+        if run.begun():
+            refuse_another(run, config)
         (run.folder / "stop").unlink(missing_ok=True)
         if run.config() != config:
             run.write("run.toml", update_toml(run.config_file.read_text("utf-8"), config))

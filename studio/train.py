@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torchvision.transforms.functional import to_pil_image
 
 from studio import export, loop, pictures, previews, registry, scores, subjects
@@ -15,8 +16,11 @@ from studio.config import RunConfig
 from studio.environment import environment
 from studio.journal import Journal, Report, Stopped, stop_on_signals
 from studio.pipelines import attention, backbone
+from studio.pipelines.adapters.lora import LoRA
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data import Dataset, DataStream
+from studio.pipelines.data_image import shown
+from studio.pipelines.errors import StudioError
 from studio.pipelines.protocols import Backbone
 from studio.precision import dtype
 from studio.snapshot import State
@@ -37,11 +41,15 @@ def train(config: RunConfig, report: Report = lambda event: None) -> Path:
     session = Session.begin(config, journal)
     if session is None:
         return Store(config.runs).create(config).folder
-    with stop_on_signals() as asked:
+    with session.run.alone(), stop_on_signals() as asked:
+        journal.asked = asked
         try:
             session.work(asked)
-        except KeyboardInterrupt:
+        except Stopped:
             journal("stopped", message=f"state saved in {session.run.folder}; the same command goes on")
+            raise
+        except KeyboardInterrupt:
+            journal("stopped", message="stopped at once; the same command goes on from the newest checkpoint")
             raise
         except BaseException as problem:
             code = getattr(problem, "exit_code", 1)
@@ -59,6 +67,10 @@ class Session:
     run: Run
     model: Backbone
     dataset: Dataset
+    adapter: LoRA
+    stream: DataStream = field(init=False)
+    shots: list[previews.Shot] = field(init=False)
+    base: list[Image] = field(init=False)
 
     @classmethod
     def begin(cls, config: RunConfig, journal: Journal) -> Session | None:
@@ -68,22 +80,22 @@ class Session:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = backbone.load(config.model, device, dtype(settings, device))
         dataset = settings.data.read(model)
+        attention.install(model.net, settings.attention)
+        torch.manual_seed(config.seed)
+        adapter = settings.adapter.build(model)
+        loop.Engine(settings, model, adapter, {})  # a wrong optimizer or schedule is said before anything is written
         run = Store(config.runs).create(config)
         if run.state(settings.steps) == "done":
             journal("message", message=f"this run is finished: {run.folder}; more --steps go on, --fresh starts anew")
             return None
-        journal.open(run)
-        run.write("env.json", environment(model, dataset))
-        return cls(config, journal, run, model, dataset)
+        return cls(config, journal, run, model, dataset, adapter)
 
     def work(self, asked: Callable[[], bool]) -> None:
         """Cache, train, preview, export, check."""
+        self.journal.open(self.run)
+        self.run.write("env.json", environment(self.model, self.dataset))
         self.tell_data()
-        attention.install(self.model.net, self.config.settings.attention)
-        stream = self.fill()
-        torch.manual_seed(self.config.seed)
-        adapter = self.config.settings.adapter.build(self.model)
-        self.adapter, self.stream = adapter, stream
+        self.stream = self.fill()
         self.shots = previews.shots(self.config.settings.previews, self.dataset)
         self.base = self.base_previews()
         last = self.train(asked)
@@ -94,9 +106,10 @@ class Session:
     def tell_data(self) -> None:
         """Every picture that is left out, and every doubt, in the events."""
         data = self.dataset
-        self.journal("message", message=f"{len(data)} pictures, {data.layout}; '{data.trigger} {data.class_word}'")
+        words = f"{data.trigger} {data.class_word}".strip()
+        self.journal("message", message=f"{len(data)} pictures ({data.layout}), called '{words}'")
         for rejected in data.rejected:
-            self.journal("warning", message=f"left out: {rejected.path.name}: {rejected.reason}")
+            self.journal("warning", message=f"left out: {shown(rejected.path)}: {rejected.reason}")
         for doubt in data.warnings:
             self.journal("warning", message=doubt)
 
@@ -179,13 +192,13 @@ class Session:
         folder = self.run.save_checkpoint(tick.step, state.tensors, {**state.meta, "position": self.stream.position})
         self.journal("checkpoint", path=str(folder.relative_to(self.run.folder)))
 
-    def base_previews(self) -> list[Any]:
+    def base_previews(self) -> list[Image]:
         """The base model's pictures for the same prompts and seeds, made once."""
         return previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
 
-    def preview(self, label: str, base: bool = False) -> list[Any]:
+    def preview(self, label: str, base: bool = False) -> list[Image]:
         """Make, save and announce the previews under a label."""
-        made: list[Any] = []
+        made: list[Image] = []
 
         def drawn() -> Iterator[tuple[int, int]]:
             yield 0, len(self.shots)
@@ -198,7 +211,7 @@ class Session:
         self.journal("preview", path=str(paths[0].relative_to(self.run.folder)), pictures=len(paths))
         return made
 
-    def finish(self, made: list[Any]) -> None:
+    def finish(self, made: list[Image]) -> None:
         """Export, check the file in a fresh stock pipeline, draw the grid, score."""
         self.journal.phase = "export"
         config, model = self.config, self.model
@@ -214,7 +227,10 @@ class Session:
         seen = export.check(config.model, model, file, self.shots[0], config.settings.previews, made[0])
         far = f"mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"
         self.journal("message", message=f"{file.name} in a fresh {seen.by}: {far}")
-        self.score()
+        try:
+            self.score()
+        except StudioError as problem:  # the adapter is finished: it only stays unscored
+            self.journal("warning", message=f"no scores: {problem}")
 
     def score(self) -> None:
         """On a subject that came with the studio: similarity and prompt accuracy beside the base model's."""

@@ -78,10 +78,24 @@ def test_another_config_under_the_same_name_is_refused_with_the_difference(
     store: Store, other: dict[str, Any], shown: str
 ):
     run = store.create(config("a"))
+    run.log(Event("train", 1, {"loss": 1.0}))
     before = run.config_file.read_bytes()
     with pytest.raises(UsageError, match=shown):
         store.create(config("a", **other))
     assert run.config_file.read_bytes() == before
+
+
+def test_a_run_without_a_step_takes_another_config(store: Store):
+    store.create(config("a"))
+    assert store.create(config("a", lr=0.5)).config().settings.lr == 0.5
+
+
+def test_one_process_at_a_time(store: Store):
+    run = store.create(config("a"))
+    with run.alone(), pytest.raises(UsageError, match="another process"), run.alone():
+        pass
+    with run.alone():
+        pass
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", " ", "a" * 200, "a\nb"])

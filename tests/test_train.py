@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio import export, journal, sample, show
+from studio import cli, export, journal, sample, show
 from studio.config import RunConfig, make
 from studio.events import Event
+from studio.pictures import save
 from studio.pipelines.errors import DataError, ModelError, UsageError
 from studio.store import Run, Store
 from studio.train import train
@@ -152,9 +154,43 @@ def test_one_corrupt_picture_among_good_ones_is_named(pictures: Path, tmp_path: 
     assert any("broken.jpg" in str(e.fields.get("message")) for e in told if e.event == "warning")
 
 
-def test_a_rank_larger_than_the_layer_leaves_no_half_run(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="rank"):
-        train(config(pictures, tmp_path, adapter={"rank": 4096}))
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"adapter": {"rank": 4096}},
+        {"adapter": {"targets": "nothing"}},
+        {"optimizer": "adamq"},
+        {"schedule": "cosin"},
+        {"attention": "flash"},
+        {"data": {"resolution": 9}},
+    ],
+    ids=str,
+)
+def test_a_setting_that_cannot_be_leaves_nothing(pictures: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    wrong = {key: {"folder": pictures, **value} if key == "data" else value for key, value in wrong.items()}
+    with pytest.raises(UsageError) as problem:
+        train(config(pictures, tmp_path, **wrong))
+    assert "\n" not in str(problem.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": 2**64}, {"strength": float("nan")}, {"out": Path("a.jpg")}, {"out": Path(".")}], ids=str
+)
+def test_sampling_refuses_what_cannot_be_before_it_draws(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        sample.sample(["base"], ["a fox"], **{"model": "toy", "out": Path("a.png"), **wrong})
+
+
+def test_a_full_disk_is_said_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="space") as problem:
+        save(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+    assert "disk is full" in cli.short_of(problem.value)
 
 
 def test_sampling_a_run_beside_its_base(pictures: Path, tmp_path: Path) -> None:

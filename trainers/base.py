@@ -40,7 +40,7 @@ class Previews(Part):
 class Settings(Part):
     """Settings all trainers share; a trainer's `Config` extends it."""
 
-    steps: Annotated[int, Field(ge=1, description="Optimizer steps")] = 500
+    steps: Annotated[int, Field(ge=1, le=10**9, description="Optimizer steps")] = 500
     batch: Annotated[int, Field(ge=1, description="Pictures per loss")] = 1
     accumulate: Annotated[int, Field(ge=1, description="Losses summed before one optimizer step")] = 1
     lr: Annotated[float, Field(gt=0, le=10, description="Learning rate")] = 1e-4

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -131,7 +132,12 @@ def load(folder: Path | None = None) -> Judges:
     config = json.loads((folder / "config.json").read_text())
     attributes, clip = Attributes(config["answers"]), new_clip(config["clip"])
     for name, net in (("attributes", attributes), ("clip", clip)):
-        net.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        try:
+            net.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        except (RuntimeError, SafetensorError, OSError):
+            raise ModelError(
+                f"{folder / name}.safetensors does not fit its config.json: make the judges again"
+            ) from None
         net.float().eval()
     return Judges(clip, CLIPTokenizer.from_pretrained(folder), attributes)
 

@@ -44,6 +44,8 @@ def main(args: list[str]) -> int:
             print(json.dumps(row, ensure_ascii=False))
     elif rows:
         show([list(row.values()) for row in rows])
+        if options.kind == "models":
+            print("Families (sd, sd3): give --model a diffusers folder, a .safetensors file or a hub id of one.")
     else:
         print(f"no {options.kind}" + (f" in {options.runs}" if options.kind == "runs" else ""))
     return 0
