@@ -55,7 +55,7 @@ def ours(model: str, pictures: Path, batch: int, steps: int, out: Path) -> list[
     options = {
         "model": model, "data": pictures, "runs": out / "ours", "run": f"peer-{steps}", "steps": steps, "batch": batch,
         "lr": LR, "rank": RANK, "precision": "bf16", "prompt": "a sks fox", "previews.prompts": "a sks fox",
-        "previews.steps": 1, "data.caption-dropout": 0, "seed": 0,
+        "previews.steps": 1, "data.caption-dropout": 0, "seed": 0, "targets": "attention",
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "studio", "train", "dreambooth", *words, "--json", "--data.no-flip"]
