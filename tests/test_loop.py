@@ -25,14 +25,6 @@ from studio.trainers.base import Loss, Settings
 Trainer = Callable[[Backbone, lora.LoRA, dict[str, Any]], Iterator[Loss]]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def losses(model: Backbone, adapter: lora.LoRA, memory: dict[str, Any]) -> Iterator[Loss]:
     """A trainer in small: random latents from the global generator, a counter in memory."""
     cond = model.embed(["a cat", "a dog"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +36,6 @@ def backbone(name: str, folder: Path, **options: Any) -> Backbone:
     if key not in LOADED:
         LOADED[key] = models.backbone(name, folder, **options)
     return copy.deepcopy(LOADED[key])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors on a busy machine: threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def output(model: Backbone) -> Tensor:
