@@ -40,12 +40,13 @@ class World:
     """Where base/, judges/ and subjects/ are written."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to train."""
-    images: Annotated[int, tyro.conf.arg(help="Scenes for the autoencoder")] = 35_200
+    images: Annotated[int, tyro.conf.arg(help="Scenes for the autoencoder")] = 60_000
     decoder_images: Annotated[int, tyro.conf.arg(help="Further scenes for the decoder alone")] = 16_000
     judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 192_000
     clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
     warm: Annotated[bool, tyro.conf.arg(help="Start the base model from the one in assets/base")] = False
+    compile: Annotated[bool, tyro.conf.arg(help="Compile the UNet: minutes to start, then faster steps")] = False
     pixels: Annotated[int, tyro.conf.arg(help="Side of a picture: 64, or 128 on a GPU")] = 64
 
     def draw(self) -> scenes.Draw:
@@ -102,10 +103,13 @@ def run_judges(world: World) -> dict[str, float]:
 
 
 def run_base(world: World) -> dict[str, float]:
-    built, shipped = world.work / "decoder" / "model", world.assets / "base"
-    vae = AutoencoderKL.from_pretrained(built) if built.is_dir() else AutoencoderKL.from_pretrained(shipped / "vae")
+    shipped = world.assets / "base"
+    built = (world.work / "decoder" / "model", world.work / "autoencoder" / "model", shipped / "vae")
+    vae = AutoencoderKL.from_pretrained(next(folder for folder in built if folder.is_dir()))
     warm = shipped if world.warm else None
-    pipe = base.train(vae, world.work, world.tier, world.samples, torch.device(world.device), warm=warm)
+    pipe = base.train(
+        vae, world.work, world.tier, world.samples, torch.device(world.device), warm=warm, compiled=world.compile
+    )
     base.export(pipe, world.assets / "base")
     model = backbone.load(str(world.assets / "base"), *preferred())
     attention.install(model.net, "auto")

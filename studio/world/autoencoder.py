@@ -1,8 +1,13 @@
-"""The embedded autoencoder: diffusers' AutoencoderKL, factor 4, four latent channels, trained on scenes."""
+"""The embedded autoencoder: diffusers' AutoencoderKL, factor 4, eight latent channels, trained on scenes.
+
+Most of a scene is flat ground, so three steps in four see crops around the drawings, a quarter of the area: measured
+after 90 s on one core, 22.1 dB against 16.6 dB with whole scenes from the start (assets/decisions/0001).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
@@ -13,24 +18,26 @@ from torch import Tensor
 from studio.world import scenes, sprites
 from studio.world.fit import Fit
 
+CHANNELS, CROPS = 8, 0.75  # latent channels; share of the steps that see crops
 POSTERIOR_LOGVAR = -5.0  # fixed width of the posterior: the decoder learns to bear what a denoiser leaves over
 HELD_OUT = 900_000_000  # scene seeds from here on are never trained on
 
 
 def network(pixels: int = 64) -> AutoencoderKL:
-    """Untrained autoencoder for `pixels` px pictures, latents `[B, 4, pixels/4, pixels/4]`."""
+    """Untrained autoencoder for `pixels` px pictures, latents `[B, 8, pixels/4, pixels/4]`."""
     vae = AutoencoderKL(
         block_out_channels=(32, 64, 96),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=4,
+        latent_channels=CHANNELS,
         layers_per_block=1,
         norm_num_groups=16,
         sample_size=pixels,
+        mid_block_add_attention=False,  # crops and whole pictures then mean the same to it
     )
     with torch.no_grad():
-        vae.quant_conv.weight[4:].zero_()
-        vae.quant_conv.bias[4:].fill_(POSTERIOR_LOGVAR)
+        vae.quant_conv.weight[CHANNELS:].zero_()
+        vae.quant_conv.bias[CHANNELS:].fill_(POSTERIOR_LOGVAR)
     return vae
 
 
@@ -40,13 +47,31 @@ def batch(draw: scenes.Draw, folder: Path, first: int, count: int, pixels: int) 
     return torch.from_numpy(stack).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def reconstruction(vae: AutoencoderKL, x: Tensor) -> Tensor:
-    """L1 on pixels and on pixel differences (edges), plus a small pull of the latents towards zero."""
-    posterior = vae.encode(x).latent_dist
-    y = vae.decode(posterior.mean + torch.randn_like(posterior.mean) * posterior.std.detach()).sample
+def crops(draw: scenes.Draw, folder: Path, first: int, count: int, pixels: int) -> Tensor:
+    """Windows of half the side around a drawing of each scene, `[count, 3, pixels/2, pixels/2]` in -1..1."""
+    windows, side = [], pixels // 2
+    for seed, picture in zip(range(first, first + count), batch(draw, folder, first, count, pixels), strict=True):
+        rng = Random(seed)
+        placed = rng.choice(draw(seed).objects)
+        middle = (placed.y * pixels, placed.x * pixels)
+        shift = placed.extent * pixels * 0.3
+        top, left = (min(max(int(c + rng.uniform(-shift, shift)) - side // 2, 0), side) // 4 * 4 for c in middle)
+        windows.append(picture[:, top : top + side, left : left + side])
+    return torch.stack(windows)
+
+
+def distance(y: Tensor, x: Tensor) -> Tensor:
+    """L1 on pixels and on pixel differences (edges), and the squared error that PSNR counts."""
     error = (y - x).float()
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return error.abs().mean() + edges + 1e-4 * posterior.mean.float().square().mean()
+    return error.abs().mean() + 0.5 * edges + 4 * error.square().mean()
+
+
+def noisy(vae: AutoencoderKL, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Latent means of `x` and the decoding of a draw around them."""
+    posterior = vae.encode(x).latent_dist
+    mean = posterior.mean
+    return mean, vae.decode(mean + torch.randn_like(mean) * posterior.std.detach()).sample
 
 
 def train(work: Path, tier: str, images: int, device: torch.device, pixels: int = 64) -> AutoencoderKL:
@@ -54,19 +79,22 @@ def train(work: Path, tier: str, images: int, device: torch.device, pixels: int 
     torch.manual_seed(11)
     draw, folder = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}"
     vae = network(pixels).to(device, memory_format=torch.channels_last)
-    size = 32
-    fit = Fit({"vae": vae}, work / "autoencoder", images // size, lr=1e-3, warmup=100, ema=0.99)
+    size = 8
+    fit = Fit({"vae": vae}, work / "autoencoder", images // size, lr=1e-3, warmup=100, ema=0.995)
 
     def loss(step: int) -> Tensor:
-        x = batch(draw, folder, 10_000_000 + step * size, size, pixels).to(device, memory_format=torch.channels_last)
+        view, count = (crops, size) if step < CROPS * fit.steps else (batch, size // 2)
+        x = view(draw, folder, 10_000_000 + step * size, count, pixels)
+        x = x.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
-            return reconstruction(vae, x)
+            mean, y = noisy(vae, x)
+        return distance(y, x) + 1e-4 * mean.float().square().mean()
 
     fit.run(loss)
     fit.use_average()
     with torch.no_grad():
-        vae.quant_conv.weight[4:].zero_()
-        vae.quant_conv.bias[4:].fill_(POSTERIOR_LOGVAR)
+        vae.quant_conv.weight[CHANNELS:].zero_()
+        vae.quant_conv.bias[CHANNELS:].fill_(POSTERIOR_LOGVAR)
         sample = batch(draw, folder, HELD_OUT, 512, pixels).to(device)
         latents = torch.cat([vae.encode(part).latent_dist.mean for part in sample.split(64)])
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
@@ -79,18 +107,14 @@ def polish(vae: AutoencoderKL, work: Path, tier: str, images: int, device: torch
     draw, folder, pixels = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}", vae.config.sample_size
     vae.to(device, memory_format=torch.channels_last).requires_grad_(False)
     vae.decoder.requires_grad_(True)
-    size = 32
-    fit = Fit({"decoder": vae.decoder}, work / "decoder", images // size, lr=7e-4, warmup=50, ema=0.99)
+    size = 8
+    fit = Fit({"decoder": vae.decoder}, work / "decoder", images // size, lr=5e-4, warmup=50, ema=0.995)
 
     def loss(step: int) -> Tensor:
         x = batch(draw, folder, 20_000_000 + step * size, size, pixels).to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
-            with torch.no_grad():
-                posterior = vae.encode(x).latent_dist
-            y = vae.decode(posterior.mean + torch.randn_like(posterior.mean) * posterior.std).sample
-        error = (y - x).float()
-        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        return error.abs().mean() + edges + 4 * error.square().mean()
+            _, y = noisy(vae, x)
+        return distance(y, x)
 
     fit.run(loss)
     fit.use_average()

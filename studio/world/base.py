@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.pipelines import attention
 from studio.pipelines.weights import digest
-from studio.world import concepts, scenes, sprites
+from studio.world import concepts, scenes, sprites, words
 from studio.world.autoencoder import batch
 from studio.world.fit import Fit
 
@@ -94,6 +94,8 @@ def pipeline(vae: AutoencoderKL, folder: Path, tier: str) -> StableDiffusionPipe
     )
     unet = UNet2DConditionModel(
         sample_size=vae.config.sample_size // 4,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
         block_out_channels=widths,
         # no attention at full latent size: on two cores it costs a third of the time and words still reach the rest
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -101,6 +103,8 @@ def pipeline(vae: AutoencoderKL, folder: Path, tier: str) -> StableDiffusionPipe
         layers_per_block=1 if tier == "small" else 2,
         attention_head_dim=4,  # diffusers reads this as the number of heads
         cross_attention_dim=width,
+        addition_embed_type="text",  # the whole caption also reaches every block through the time embedding
+        addition_embed_type_num_heads=4,
         norm_num_groups=16,
     )
     return StableDiffusionPipeline(
@@ -110,7 +114,7 @@ def pipeline(vae: AutoencoderKL, folder: Path, tier: str) -> StableDiffusionPipe
 
 @torch.no_grad()
 def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, kept_in: Path, count: int) -> Tensor:
-    """Scaled latents `[count, 4, h, w]` of training scenes, half precision, computed once per encoder and kept."""
+    """Scaled latents `[count, 8, h, w]` of training scenes, half precision, computed once per encoder and kept."""
     file = kept_in / f"latents-{digest(vae.encoder.state_dict())[:16]}.safetensors"
     if file.exists() and len(kept := load_file(file)["latents"]) == count:
         return kept
@@ -136,14 +140,14 @@ def captions(draw: scenes.Draw, indices: list[int], rng: Random) -> list[str]:
 def batches(draw: scenes.Draw, latents: Tensor, size: int, start: int) -> Iterator[tuple[Tensor, list[str]]]:
     """Endless (latents, captions); batch number n is a function of n alone, so resuming is exact.
 
-    One row in eight is a pair: single objects teach the words, pairs how to put them together.
+    One row in five is a pair: single objects teach the words, pairs how to put them together.
     """
     pairs = [i for i in range(len(latents)) if len(draw(FIRST_SEED + i).objects) == 2]
     single = sorted(set(range(len(latents))) - set(pairs))
     n = start
     while True:
         rng = Random(n)
-        indices = [rng.choice(pairs if row % 8 == 0 else single) for row in range(size)]
+        indices = [rng.choice(pairs if row % 5 == 0 else single) for row in range(size)]
         yield latents[indices].float(), captions(draw, indices, rng)
         n += 1
 
@@ -161,7 +165,8 @@ def v_loss(pipe: StableDiffusionPipeline, x0: Tensor, prompts: list[str], step: 
     abar = pipe.scheduler.alphas_cumprod[t].to(x0.device).view(-1, 1, 1, 1)
     z, v = abar.sqrt() * x0 + (1 - abar).sqrt() * eps, abar.sqrt() * eps - (1 - abar).sqrt() * x0
     ids = pipe.tokenizer(prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt")
-    states = pipe.text_encoder(ids.input_ids.to(x0.device))[0]
+    with torch.no_grad():
+        states = pipe.text_encoder(ids.input_ids.to(x0.device))[0]
     out = pipe.unet(z, t.to(x0.device), states).sample
     return F.mse_loss(out.float(), v)
 
@@ -172,11 +177,13 @@ def train(
     tier: str,
     samples: int,
     device: torch.device,
+    sentences: int = 96_000,
     size: int = 32,
     scenes_kept: int = 24_000,
     warm: Path | None = None,
+    compiled: bool = False,
 ) -> StableDiffusionPipeline:
-    """Train (or go on training) text encoder and UNet together on `samples` noised scenes.
+    """Teach the text encoder its words, then train (or go on training) the UNet on `samples` noised scenes.
 
     warm: an exported pipeline whose weights are the start where there is no training state yet.
     """
@@ -186,11 +193,16 @@ def train(
     if warm is not None:
         for part in ("unet", "text_encoder"):
             getattr(pipe, part).load_state_dict(load_file(next((warm / part).glob("*.safetensors"))))
+    if warm is None:
+        share = words.teach(pipe.text_encoder, pipe.tokenizer, draw, work / "words", sentences, device)
+        print(f"words: {share:.1%} of what held-out captions state is read back", flush=True)
     latents = bank(vae, draw, folder, work / "base", scenes_kept)
     attention.install(pipe.unet, "auto")
     pipe.unet.to(memory_format=torch.channels_last).train()
-    pipe.text_encoder.train()
-    fit = Fit({"unet": pipe.unet, "text": pipe.text_encoder}, work / "base", samples // size, lr=7e-4, warmup=300)
+    if compiled:
+        pipe.unet.compile()
+    pipe.text_encoder.eval().requires_grad_(False)
+    fit = Fit({"unet": pipe.unet}, work / "base", samples // size, lr=7e-4, warmup=300)
     source = batches(draw, latents, size, fit.step)
 
     def loss(step: int) -> Tensor:
@@ -202,7 +214,6 @@ def train(
     fit.run(loss)
     fit.use_average()
     pipe.unet.eval()
-    pipe.text_encoder.eval()
     return pipe
 
 

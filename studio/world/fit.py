@@ -39,7 +39,7 @@ class Fit:
         self.named = {f"{m}.{n}": p for m, net in self.modules.items() for n, p in net.named_parameters()}
         self.named = {n: p for n, p in self.named.items() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.named.values(), lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99)
+            self.named.values(), lr=self.lr, weight_decay=self.weight_decay, betas=(0.9, 0.99), fused=True
         )
         self.average = {n: p.detach().clone() for n, p in self.named.items()}
         if (self.folder / "state.safetensors").exists():
@@ -112,6 +112,6 @@ class Fit:
                 self.average[name] = file.get_tensor(f"average.{name}").to(parameter.device)
                 if f"exp_avg.{name}" in keys:
                     self.optimizer.state[parameter] = {
-                        k: file.get_tensor(f"{k}.{name}").to("cpu" if k == "step" else parameter.device)
+                        k: file.get_tensor(f"{k}.{name}").to(parameter.device)
                         for k in ("step", "exp_avg", "exp_avg_sq")
                     }
