@@ -14,7 +14,7 @@ from studio import subjects
 from studio.pipelines.assets import assets_folder
 from studio.pipelines.data import Pictures
 from studio.pipelines.scorers import embedded
-from studio.world import concepts, quality, scenes
+from studio.world import autoencoder, concepts, quality, scenes, words
 from studio.world.judges import truth
 from studio.world.sprites import Sprite
 
@@ -101,6 +101,36 @@ def test_a_caption_never_says_what_is_not_there(drawn: tuple[scenes.Draw, Path])
         assert not said & {"large", "big"} or "large" in sizes
         if len(scene.objects) == 1 and "left" in said:
             assert scene.objects[0].side == "left"
+
+
+def test_what_a_caption_states_is_true_and_what_it_leaves_out_is_empty(drawn: tuple[scenes.Draw, Path]) -> None:
+    draw, _ = drawn
+    answers = words.vocabulary(draw)
+    for seed in range(400):
+        scene = draw(seed)
+        caption = scene.caption()
+        said = words.said(scene, caption)
+        assert all(value in answers[name] for name, value in said.items())
+        assert said["style"] in ("", scene.objects[0].sprite.style)
+        assert bool(said["position"]) == (len(scene.objects) == 1 and scene.objects[0].side in caption)
+        nouns = [said["object"], said["second"]][: len(scene.objects)]
+        assert all(
+            noun in (placed.sprite.concept, concepts.kind_of(placed.sprite.concept)) and noun in caption
+            for noun, placed in zip(nouns, scene.objects, strict=True)
+        )
+        sizes = [said["size"], said["second size"]][: len(scene.objects)]
+        assert all(size in ("", placed.size) for size, placed in zip(sizes, scene.objects, strict=True))
+        assert bool(any(sizes)) == bool(set(words.ADJECTIVES) & set(caption.split()))
+
+
+def test_a_crop_is_a_window_of_its_scene_with_the_drawing_in_it(drawn: tuple[scenes.Draw, Path]) -> None:
+    draw, folder = drawn
+    whole, cut = autoencoder.batch(draw, folder, 0, 40, 64), autoencoder.crops(draw, folder, 0, 40, 64)
+    assert cut.shape == (40, 3, 32, 32)
+    for picture, window in zip(whole, cut, strict=True):
+        places = picture.unfold(1, 32, 4).unfold(2, 32, 4).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        assert (places == window).flatten(1).all(1).any()
+        assert window.flatten(1).std(1).max() > 0
 
 
 def test_the_background_is_the_named_colour_and_the_object_is_where_it_is_said(drawn: tuple[scenes.Draw, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Build the embedded world: `python -m studio.world sprites|scenes|autoencoder|decoder|judges|base|subjects|build`.
+"""Build the embedded world: `python -m studio.world sprites|scenes|autoencoder|judges|base|subjects|build`.
 
 Every stage resumes, prints its measured quality and writes it to the card `assets/base/README.md`.
 """
@@ -22,8 +22,8 @@ from studio.pipelines.scorers import embedded
 from studio.precision import preferred
 from studio.world import autoencoder, base, card, judges, quality, scenes, sprites, subjects
 
-STAGES = ("sprites", "scenes", "autoencoder", "decoder", "judges", "base", "subjects")
-Stage = Literal["sprites", "scenes", "autoencoder", "decoder", "judges", "base", "subjects", "build"]
+STAGES = ("sprites", "scenes", "autoencoder", "judges", "base", "subjects")
+Stage = Literal["sprites", "scenes", "autoencoder", "judges", "base", "subjects", "build"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,8 @@ class World:
     """Where base/, judges/ and subjects/ are written."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to train."""
-    images: Annotated[int, tyro.conf.arg(help="Scenes for the autoencoder")] = 60_000
-    decoder_images: Annotated[int, tyro.conf.arg(help="Further scenes for the decoder alone")] = 16_000
-    judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 192_000
+    images: Annotated[int, tyro.conf.arg(help="Scenes for the autoencoder")] = 48_000
+    judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 400_000
     clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
     warm: Annotated[bool, tyro.conf.arg(help="Start the base model from the one in assets/base")] = False
@@ -84,13 +83,6 @@ def run_scenes(world: World) -> dict[str, float]:
 def run_autoencoder(world: World) -> dict[str, float]:
     vae = autoencoder.train(world.work, world.tier, world.images, torch.device(world.device), world.pixels)
     vae.save_pretrained(world.work / "autoencoder" / "model")
-    return {"PSNR before the decoder stage, dB": autoencoder.psnr(vae, world.draw(), world.folder)}
-
-
-def run_decoder(world: World) -> dict[str, float]:
-    vae = AutoencoderKL.from_pretrained(world.work / "autoencoder" / "model")
-    vae = autoencoder.polish(vae, world.work, world.tier, world.decoder_images, torch.device(world.device))
-    vae.save_pretrained(world.work / "decoder" / "model")
     return {"autoencoder PSNR, dB": autoencoder.psnr(vae, world.draw(), world.folder)}
 
 
@@ -104,8 +96,8 @@ def run_judges(world: World) -> dict[str, float]:
 
 def run_base(world: World) -> dict[str, float]:
     shipped = world.assets / "base"
-    built = (world.work / "decoder" / "model", world.work / "autoencoder" / "model", shipped / "vae")
-    vae = AutoencoderKL.from_pretrained(next(folder for folder in built if folder.is_dir()))
+    built = world.work / "autoencoder" / "model"
+    vae = AutoencoderKL.from_pretrained(built if built.is_dir() else shipped / "vae")
     warm = shipped if world.warm else None
     pipe = base.train(
         vae, world.work, world.tier, world.samples, torch.device(world.device), warm=warm, compiled=world.compile

@@ -101,26 +101,6 @@ def train(work: Path, tier: str, images: int, device: torch.device, pixels: int 
     return vae.eval()
 
 
-def polish(vae: AutoencoderKL, work: Path, tier: str, images: int, device: torch.device) -> AutoencoderKL:
-    """Train the decoder alone: latents stay what they are, so a base trained on them stays valid."""
-    torch.manual_seed(13)
-    draw, folder, pixels = scenes.Draw(sprites.load(work, tier)), work / f"sprites-{tier}", vae.config.sample_size
-    vae.to(device, memory_format=torch.channels_last).requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    size = 8
-    fit = Fit({"decoder": vae.decoder}, work / "decoder", images // size, lr=5e-4, warmup=50, ema=0.995)
-
-    def loss(step: int) -> Tensor:
-        x = batch(draw, folder, 20_000_000 + step * size, size, pixels).to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            _, y = noisy(vae, x)
-        return distance(y, x)
-
-    fit.run(loss)
-    fit.use_average()
-    return vae.eval()
-
-
 @torch.no_grad()
 def psnr(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, count: int = 256) -> float:
     """Mean peak signal-to-noise ratio in dB on `count` held-out scenes."""

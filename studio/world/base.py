@@ -133,8 +133,8 @@ def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, kept_in: Path, cou
 
 def captions(draw: scenes.Draw, indices: list[int], rng: Random) -> list[str]:
     """A newly worded caption for each scene; one in ten is empty, for classifier-free guidance."""
-    words = [scenes.Writer(draw(FIRST_SEED + i), rng).caption() for i in indices]
-    return ["" if rng.random() < 0.1 else text for text in words]
+    texts = [scenes.Writer(draw(FIRST_SEED + i), rng).caption() for i in indices]
+    return ["" if rng.random() < 0.1 else text for text in texts]
 
 
 def batches(draw: scenes.Draw, latents: Tensor, size: int, start: int) -> Iterator[tuple[Tensor, list[str]]]:

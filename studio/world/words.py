@@ -36,7 +36,7 @@ def said(scene: scenes.Scene, caption: str) -> dict[str, str]:
     return found | {
         "colour": scene.background if re.search(rf"\b{scene.background}\b", ground) else "",
         "style": first.sprite.style if any(phrase in caption for phrase in phrases) else "",
-        "position": first.side if len(scene.objects) == 1 and f"{first.side}" in caption else "",
+        "position": first.side if len(scene.objects) == 1 and first.side in caption else "",
         "tint": first.tint,
     }
 
@@ -59,7 +59,11 @@ def ending(text: CLIPTextModel, ids: Tensor) -> Tensor:
 def teach(
     text: CLIPTextModel, tokenizer: CLIPTokenizer, draw: scenes.Draw, folder: Path, captions: int, device: torch.device
 ) -> float:
-    """Train `text` (or go on) on `captions` captions; returns the share of attributes read rightly at the end."""
+    """Train `text` (or go on) on `captions` captions, then freeze it.
+
+    One linear head per attribute reads the mean state from the end-of-text token on; the loss is the sum of their
+    cross-entropies. Returns the share of attributes read rightly from captions that were not trained on.
+    """
     known, size = vocabulary(draw), 128
     heads = nn.ModuleDict({n: nn.Linear(text.config.hidden_size, len(words)) for n, words in known.items()}).to(device)
     numbers = {name: {word: i for i, word in enumerate(words)} for name, words in known.items()}
