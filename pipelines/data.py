@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.functional import interpolate
 
-from studio.pipelines import buckets
+from studio.pipelines import buckets, draws
 from studio.pipelines.buckets import Size
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data_latents import Encoder, Latents
@@ -25,7 +25,8 @@ class DataStream:
     Batch p depends on (seed, p) alone: setting `position = p` resumes there; `Order` says which samples it
     holds. Each row draws its crop, mirroring, caption dropout and posterior noise from generators of its own:
     no setting and no other row changes what is drawn for another purpose. cache: keeps the latents of centre
-    crops.
+    crops. share: of several processes, which one this is: together they hold the batch that one process would
+    have with `batch` times as many rows as there are processes.
     """
 
     def __init__(
@@ -37,14 +38,15 @@ class DataStream:
         seed: int,
         cache: Cache | None = None,
         prior: Dataset | None = None,
+        share: draws.Share = draws.ALONE,
     ) -> None:
         self.model, self.dataset, self.batch, self.seed = model, dataset, batch, seed
-        self.latents, self.prior, self.position = Latents(model, cache), prior, 0
+        self.latents, self.prior, self.position, self.share = Latents(model, cache), prior, 0, share
         self.buckets = sorted({example.bucket for example in dataset.examples})
         self.groups = [repeated([e for e in dataset.examples if e.bucket == bucket]) for bucket in self.buckets]
-        self.order = Order([len(group) for group in self.groups], batch, seed)
+        self.order = Order([len(group) for group in self.groups], batch * share.ranks, seed)
         self.class_pictures = repeated(prior.examples) if prior else []
-        self.class_order = Order([len(self.class_pictures)], batch, digest(seed, "prior"))
+        self.class_order = Order([len(self.class_pictures)], batch * share.ranks, digest(seed, "prior"))
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -53,9 +55,8 @@ class DataStream:
 
     def at(self, position: int) -> Batch:
         """The batch of this number."""
-        views = self.views(position)
-        draws = [self.generator(position, "posterior", row) for row in range(len(views))]
-        latents = self.latents.draw(views, draws)
+        rows, views = zip(*self.views(position), strict=True)
+        latents = self.latents.draw(views, [self.generator(position, "posterior", row) for row in rows])
         prior = torch.arange(len(views)) >= self.batch
         masks = torch.stack([view.mask() for view in views]) if self.dataset.settings.masks else None
         device = self.model.device
@@ -66,7 +67,7 @@ class DataStream:
             weights=torch.tensor([view.example.weight for view in views], device=device),
             masks=None if masks is None else interpolate(masks, latents.shape[-2:], mode="area").to(device),
             ids=[view.example.id for view in views],
-            generator=self.generator(position, "noise"),
+            generator=draws.generator(digest(self.seed, position, "noise"), self.share),
         )
 
     def fill(self) -> Iterator[tuple[int, int]]:
@@ -80,14 +81,15 @@ class DataStream:
         """A CPU generator for one purpose in one batch."""
         return torch.Generator().manual_seed(digest(self.seed, position, *purpose))
 
-    def views(self, position: int) -> list[View]:
-        """The rows of a batch: instance rows, then class rows at the same size."""
+    def views(self, position: int) -> list[tuple[int, View]]:
+        """This process's rows of a batch, numbered: instance rows, then class rows at the same size."""
         group, entries = self.order(position)
-        rows = [(self.groups[group][i], self.dataset) for i in entries]
+        halves = [[(self.groups[group][i], self.dataset) for i in entries]]
         if self.prior:
-            rows += [(self.class_pictures[i], self.prior) for i in self.class_order(position)[1]]
-        bucket = self.buckets[group]
-        return [self.view(*row, bucket, position, number) for number, row in enumerate(rows)]
+            halves.append([(self.class_pictures[i], self.prior) for i in self.class_order(position)[1]])
+        bucket, mine, number = self.buckets[group], self.share.rows(self.batch), len(entries)
+        rows = [row for half, part in enumerate(halves) for row in list(enumerate(part, half * number))[mine]]
+        return [(row, self.view(*entry, bucket, position, row)) for row, entry in rows]
 
     def view(self, example: Example, dataset: Dataset, bucket: Size, position: int, row: int) -> View:
         """How row `row` of the batch shows the example."""

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from studio.pipelines import draws
 from studio.pipelines.backbone import Frozen
 from studio.pipelines.errors import ModelError
 from studio.pipelines.protocols import Noisy
@@ -41,7 +42,7 @@ class DDPM(Frozen):
         draw. snr is alpha^2 / sigma^2, zero at the last step of a zero-terminal-SNR schedule (Lin et al.).
         """
         eps = gaussian(latents, generator) if eps is None else eps.to(latents.device)
-        t = torch.randint(len(self.alphas_cumprod), latents.shape[:1], generator=generator) if t is None else t
+        t = self._draw(len(latents), generator) if t is None else t
         eps = with_offset(eps, offset, generator)
         x0, t = latents.float(), t.to(latents.device)
         alpha2 = self.alphas_cumprod.to(latents.device)[t.long()]
@@ -49,10 +50,15 @@ class DDPM(Frozen):
         target = eps if self.prediction == "epsilon" else alpha * eps - sigma * x0
         return Noisy(alpha * x0 + sigma * eps, t, target, alpha2 / (1 - alpha2), torch.ones_like(alpha2), x0, eps)
 
+    def _draw(self, count: int, generator: torch.Generator | None) -> Tensor:
+        steps = len(self.alphas_cumprod)
+        return draws.draw(lambda rows: torch.randint(steps, (rows,), generator=generator), count, generator)
+
 
 def gaussian(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of the shape of `like`, float32, drawn on the CPU and moved to its device."""
-    return torch.randn(like.shape, generator=generator).to(like.device)
+    drawn = draws.draw(lambda rows: torch.randn(rows, *like.shape[1:], generator=generator), len(like), generator)
+    return drawn.to(like.device)
 
 
 def with_offset(eps: Tensor, offset: float, generator: torch.Generator | None) -> Tensor:

@@ -12,7 +12,7 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch import Tensor
 from torch.nn.functional import pad
 
-from studio.pipelines import checkpoints
+from studio.pipelines import checkpoints, draws
 from studio.pipelines.backbone import Latent, tokenize
 from studio.pipelines.ddpm import gaussian, with_offset
 from studio.pipelines.errors import ModelError
@@ -99,9 +99,12 @@ class SD3(Latent):
         return Noisy((1 - sigma) * x0 + sigma * eps, t, eps - x0, snr, torch.ones_like(level), x0, eps)
 
     def _draw(self, count: int, generator: torch.Generator | None) -> Tensor:
-        density = compute_density_for_timestep_sampling(
-            "logit_normal", count, logit_mean=0.0, logit_std=1.0, generator=generator
-        )
+        def densities(rows: int) -> Tensor:
+            return compute_density_for_timestep_sampling(
+                "logit_normal", rows, logit_mean=0.0, logit_std=1.0, generator=generator
+            )
+
+        density = draws.draw(densities, count, generator)
         index = (density * len(self.timesteps)).long().clamp(max=len(self.timesteps) - 1)
         return self.timesteps[index]
 
@@ -119,6 +122,6 @@ def load(source: Path, device: torch.device, dtype: torch.dtype) -> SD3:
     """The model in a diffusers folder or a single file. Raises ModelError."""
     parts = {"image_encoder": None, "feature_extractor": None}
     if source.is_dir():
-        there = checkpoints.read_json(source / "model_index.json")
+        there = checkpoints.read_index(source)
         parts |= {name: None for name in TEXT_PARTS if there.get(name, [None])[0] is None}
     return SD3(checkpoints.stock(StableDiffusion3Pipeline, source, dtype, **parts)).to(device)
