@@ -11,19 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
 from studio.pipelines.data_image import decode, one_line, read_bytes, rgb
+from studio.pipelines.data_looks import Looks, looks
 
 ORIENTATION, TURNED = 0x0112, frozenset((5, 6, 7, 8))
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A picture that was decoded once: its upright size (width, height) and the sha256 of its bytes."""
+    """A picture that was decoded once: its upright size (width, height) and the sha256 of its bytes.
+
+    orientation: the EXIF number, 1 for upright; mode: Pillow's; transparent: the share of it that shows the
+    background; animated: only the first frame is read; light: mean grey in 0..1.
+    """
 
     size: tuple[int, int]
     content: str
+    orientation: int
+    mode: str
+    transparent: float
+    animated: bool
+    light: float
+    looks: Looks
 
 
 def check(path: Path, background: str = "white") -> Checked | str:
@@ -32,7 +43,7 @@ def check(path: Path, background: str = "white") -> Checked | str:
         data = read_bytes(path)
         if not data:
             return "empty file"
-        return Checked(inspect(data, background), hashlib.sha256(data).hexdigest())
+        return inspect(data, background)
     except Image.DecompressionBombError:
         return f"decompression bomb: more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels"
     except UnidentifiedImageError:
@@ -51,13 +62,37 @@ def check_all(paths: Sequence[Path], background: str = "white") -> list[Checked 
         return list(pool.map(lambda path: check(path, background), paths))
 
 
-def inspect(data: bytes, background: str) -> tuple[int, int]:
-    """Upright (width, height) of a picture that decodes to its end; raises whatever the decoder raises."""
+def inspect(data: bytes, background: str) -> Checked:
+    """A picture that decodes to its end; raises whatever the decoder raises."""
     image = decode(data)
     width, height = image.size
     if width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise Image.DecompressionBombError
-    turned = image.getexif().get(ORIENTATION) in TURNED
+    orientation, mode = image.getexif().get(ORIENTATION, 1), image.mode
     image.draft(None, (64, 64))  # JPEG: read to the end, but at an eighth of the size
-    rgb(image, background)
-    return (height, width) if turned else (width, height)
+    upright = rgb(image, background)
+    return Checked(
+        size=(height, width) if orientation in TURNED else (width, height),
+        content=hashlib.sha256(data).hexdigest(),
+        orientation=orientation if orientation in range(2, 9) else 1,
+        mode=mode,
+        transparent=transparent(image),
+        animated=animated(image),
+        light=float(ImageStat.Stat(upright.convert("L")).mean[0]) / 255,
+        looks=looks(upright),
+    )
+
+
+def transparent(image: Image.Image) -> float:
+    """The share of the picture that shows what lies behind it."""
+    if not image.has_transparency_data or image.mode[0] in "FI":  # grey of many bits: reading drops its alpha
+        return 0.0
+    return 1 - float(ImageStat.Stat(image.convert("RGBA").getchannel("A")).mean[0]) / 255
+
+
+def animated(image: Image.Image) -> bool:
+    """Whether the file holds more than the frame that is read."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # whatever ails a second frame: there is one, and it is not read
+        return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import tempfile
@@ -15,9 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from studio.pipelines.errors import DataError, MemoryShortage
-
-FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+from studio.pipelines.errors import DataError, MemoryShortage, is_full
 
 
 def read(path: Path) -> dict[str, Tensor] | None:
@@ -47,7 +44,7 @@ def write(path: Path, entry: Mapping[str, Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data)
     except OSError as error:
-        full = error.errno in FULL
+        full = is_full(error)
         hint = "free some space" if full else "see who may write there"
         message = f"cannot write the cache in {path.parent}: {error.strerror or error}; {hint} and start again"
         raise (MemoryShortage if full else DataError)(message) from error

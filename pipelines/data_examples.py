@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from studio.pipelines import buckets
 from studio.pipelines.data_check import Checked, check
 from studio.pipelines.data_image import shown
 from studio.pipelines.data_walk import Rejected
-from studio.pipelines.layouts import Found, Listing
+from studio.pipelines.layouts import Found, Listing, Source
 
 PLACES = ("{trigger}", "{class_word}")
+UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # halves of surrogate pairs cannot be encoded
 MUCH_CROPPED = 0.6  # the share of a picture under which its crop is worth a warning
 MASK_SHAPE = 0.02  # how far a mask's aspect ratio may be off, relatively
 
@@ -25,7 +27,8 @@ class Example:
 
     id: sha256 of its bytes and its name; content: of its bytes alone; name: path relative to the folder;
     mask_content: sha256 of the mask file; size: upright (width, height); bucket: (width, height) it trains
-    at.
+    at; words: the trigger and the class word meant for it; source: where its caption is from; seen, mask_seen:
+    what decoding showed.
     """
 
     id: str
@@ -39,6 +42,10 @@ class Example:
     bucket: tuple[int, int]
     repeats: int
     weight: float
+    words: tuple[str, str]
+    source: Source
+    seen: Checked
+    mask_seen: Checked | None
 
 
 class Reader:
@@ -68,17 +75,21 @@ class Reader:
             name=found.name,
             caption=fill_in(found.caption or self.prompt, words),
             mask=found.mask if mask else None,
-            mask_content=mask,
+            mask_content=mask.content if mask else "",
             size=checked.size,
             bucket=bucket,
             repeats=found.repeats,
             weight=found.weight,
+            words=words,
+            source=found.source,
+            seen=checked,
+            mask_seen=mask,
         )
 
     def notice(self, name: str, checked: Checked, bucket: buckets.Size) -> None:
         """Warn of a picture that is small, that loses much to the crop, or that is there twice."""
         name, side = shown(name), round((bucket[0] * bucket[1]) ** 0.5)
-        if min(checked.size) < side / 2:
+        if is_small(checked.size, bucket):
             self.warnings.append(f"{name} is small ({checked.size[0]}x{checked.size[1]}, trained at {side}): it blurs")
         if (share := buckets.kept(checked.size, bucket)) < MUCH_CROPPED:
             self.warnings.append(f"{name}: the crop to {bucket[0]}x{bucket[1]} keeps only {share:.0%} of it")
@@ -86,24 +97,29 @@ class Reader:
             self.warnings.append(f"{name} is the same picture as {self.contents[checked.content]}; both are used")
         self.contents.setdefault(checked.content, name)
 
-    def mask(self, found: Found, size: tuple[int, int]) -> str:
-        """The sha256 of the picture's mask; '' where none fits, with the reason in `rejected`."""
+    def mask(self, found: Found, size: tuple[int, int]) -> Checked | None:
+        """The picture's mask; None where none fits, with the reason in `rejected`."""
         if found.mask is None:
-            return ""
+            return None
         checked = check(found.mask, "black")
         if isinstance(checked, str):
             reason = checked
         elif abs(checked.size[0] * size[1] / (checked.size[1] * size[0]) - 1) > MASK_SHAPE:
             reason = f"its shape {checked.size} is not the picture's {size}"
         else:
-            return checked.content
+            return checked
         if found.mask not in {r.path for r in self.rejected}:  # two pictures may share a mask
             self.rejected.append(Rejected(found.mask, f"a mask that does not serve: {reason}"))
-        return ""
+        return None
+
+
+def is_small(size: buckets.Size, bucket: buckets.Size) -> bool:
+    """Whether a picture is so small that it blurs at the bucket's size."""
+    return min(size) < (bucket[0] * bucket[1]) ** 0.5 / 2
 
 
 def fill_in(text: str, words: tuple[str, str]) -> str:
-    """The caption with trigger and class word in their places, on one line."""
+    """The caption with trigger and class word in their places, on one line, without control characters."""
     for place, word in zip(PLACES, words, strict=True):
         text = text.replace(place, word)
-    return " ".join(text.split())
+    return " ".join(UNSPEAKABLE.sub(" ", text).split())

@@ -11,6 +11,7 @@ from PIL import Image, ImageColor, ImageOps
 
 KINDS = "png|jpg|jpeg|jfif|webp|bmp|gif|tif|tiff|avif|ppm|pgm|pnm|tga|jp2|heic|heif"
 SUFFIXES = frozenset(f".{kind}" for kind in KINDS.split("|"))
+MOST_BYTES = 2**29  # of a picture: 90 million pixels of 16-bit RGB, uncompressed, are as many
 # named, because Pillow otherwise goes by content and would hand a disguised EPS to Ghostscript
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "PPM", "TGA", "JPEG2000", "HEIF")
 
@@ -41,10 +42,13 @@ def eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes. OSError, also for what is not a regular file: a pipe would block for ever."""
-    if not stat.S_ISREG(path.stat().st_mode):
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The file's bytes. OSError, also for a file that is too large or no regular one: a pipe would block for ever."""
+    there = path.stat()
+    if not stat.S_ISREG(there.st_mode):
         raise OSError("not a regular file")
+    if there.st_size > most:
+        raise OSError(f"larger than {most >> 20} MB")
     return path.read_bytes()
 
 

@@ -27,7 +27,8 @@ def find_masks(images: Sequence[Path], ledger: Ledger) -> dict[tuple[Path, str],
             ledger.reject(path, f"a second mask; {ledger.name(masks[base])} was read")
         else:
             masks[base] = path
-    ledger.known.update(masks.values())
+    for path in masks.values():
+        ledger.know(path, "mask")
     return masks
 
 

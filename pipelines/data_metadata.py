@@ -62,7 +62,7 @@ def read_rows(path: Path, ledger: Ledger) -> Iterator[Row]:
     except (OSError, ValueError, csv.Error) as error:
         ledger.reject(path, f"cannot be read: {one_line(error)}")
         return
-    ledger.known.add(path)
+    ledger.know(path, "metadata")
     yield from found
 
 
@@ -99,7 +99,8 @@ def row(path: Path, where: str, entry: Any) -> Row:
     target = path.parent / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return Row(where, target, problem=f"{where} points outside the folder")
-    caption = next((str(entry[key]) for key in CAPTION_KEYS if entry.get(key)), "")
+    said = (entry.get(key) for key in CAPTION_KEYS)
+    caption = next((str(text) for text in said if text and isinstance(text, str | int | float)), "")
     try:
         repeats, weight = number(entry, "repeats"), number(entry, "weight")
     except (TypeError, ValueError, OverflowError):

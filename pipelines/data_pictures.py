@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
@@ -18,7 +18,7 @@ from studio.pipelines import buckets, layouts
 from studio.pipelines.data_check import check_all
 from studio.pipelines.data_examples import PLACES, Example, Reader
 from studio.pipelines.data_image import SUFFIXES, one_line, shown
-from studio.pipelines.data_walk import Rejected
+from studio.pipelines.data_walk import Companion, Rejected
 from studio.pipelines.errors import DataError
 from studio.pipelines.layouts import Listing
 from studio.pipelines.settings import Part
@@ -27,8 +27,10 @@ from studio.pipelines.settings import Part
 class Sides(Protocol):
     """What the pictures must know of a model: its own side, and what sides are multiples of, in pixels."""
 
-    pixels: int
-    multiple: int
+    @property
+    def pixels(self) -> int: ...
+    @property
+    def multiple(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Dataset:
     """
 
     examples: tuple[Example, ...]
-    known: tuple[Path, ...]
+    known: Mapping[Path, Companion]
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
     layout: str
@@ -104,18 +106,23 @@ class Pictures(Part):
         DataError: the folder is missing, empty or without a usable picture; UsageError: the resolution is
         wrong.
         """
+        dataset = self.look(model)
+        if not dataset.examples:
+            raise DataError(nothing_usable(self.folder, dataset.rejected))
+        return dataset
+
+    def look(self, model: Sides) -> Dataset:
+        """As `read`, but a data set without a usable picture is returned, with the reasons."""
         sizes = buckets.sizes(self.resolution or model.pixels, model.multiple, self.buckets)
         listing = self.listing()
         checks = check_all([found.path for found in listing.found], self.background)
         reader = Reader(listing, sizes, self.prompt, (self.trigger, self.class_word))
         examples = tuple(e for f, c in zip(listing.found, checks, strict=True) if (e := reader.example(f, c)))
-        if not examples:
-            raise DataError(nothing_usable(self.folder, reader.rejected))
         rejected = tuple(sorted(reader.rejected, key=lambda r: (r.path, r.reason)))
         refused = {r.path for r in rejected}
-        known = tuple(path for path in listing.known if path not in refused)
+        known = {path: what for path, what in listing.known.items() if path not in refused}
         notes = tuple(dict.fromkeys((*reader.warnings, *self.notes(examples, set(reader.words)))))
-        trigger, class_word = reader.words.most_common(1)[0][0]
+        trigger, class_word = reader.words.most_common(1)[0][0] if examples else (self.trigger, self.class_word)
         return Dataset(examples, known, rejected, notes, listing.layout, self, trigger, class_word)
 
     def listing(self) -> Listing:
@@ -142,7 +149,7 @@ class Pictures(Part):
             yield f"for the repeats and words in {shown(name)!r}, give the folder that holds it"
         if self.masks and not any(example.mask for example in examples):
             yield "masks are asked for, but no picture has one"
-        if not any(word and word in example.caption for example in examples for word, _ in words):
+        if examples and not any(word and word in example.caption for example in examples for word, _ in words):
             yield f"no caption has the trigger {self.trigger!r}"
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from studio.pipelines.data_image import one_line
+from studio.pipelines.data_image import one_line, read_bytes
 from studio.pipelines.data_walk import Ledger
 
 SIDECARS = (".txt", ".caption")  # the first that is there is used
+MOST_TEXT = 2**26  # bytes of a caption or metadata file
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
@@ -23,7 +24,7 @@ def find_sidecars(
         if picture in captioned:
             superseded |= dict.fromkeys(beside, "the metadata row's caption was used")
         elif beside:
-            found[picture] = read_caption(beside[0], ledger)
+            found[picture] = read_caption(beside[0], picture, ledger)
             superseded |= dict.fromkeys(beside[1:], f"a second caption; {ledger.name(beside[0])} was used")
     for path, reason in superseded.items():
         if path not in ledger.known:  # two pictures may share a stem
@@ -31,23 +32,22 @@ def find_sidecars(
     return found
 
 
-def read_caption(path: Path, ledger: Ledger) -> str:
+def read_caption(path: Path, picture: Path, ledger: Ledger) -> str:
     """A sidecar's caption; '' with a warning where it is empty or no text."""
     try:
         caption = text(path).strip()
+        problem = "" if caption else "is empty"
     except (OSError, ValueError) as error:
-        ledger.warn(f"{ledger.name(path)} cannot be read ({one_line(error)}): the prompt stands in for it")
-        caption = ""
-    else:
-        if not caption:
-            ledger.warn(f"{ledger.name(path)} is empty: the prompt stands in for it")
-    ledger.known.add(path)
+        caption, problem = "", f"cannot be read ({one_line(error)})"
+    if problem:
+        ledger.warn(f"{ledger.name(path)} {problem}: the prompt stands in for it")
+    ledger.know(path, "caption", picture, problem)
     return caption
 
 
 def text(path: Path) -> str:
     """The file's text, whichever Unicode encoding an editor left it in. OSError or ValueError otherwise."""
-    data = path.read_bytes()
+    data = read_bytes(path, MOST_TEXT)
     encoding = next((name for bom, name in BOMS if data.startswith(bom)), "utf-8")
     try:
         return data.decode(encoding)

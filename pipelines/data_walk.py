@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.pipelines.data_image import one_line, shown
+from studio.pipelines.confine import is_inside
+from studio.pipelines.data_image import SUFFIXES, one_line, shown
 
+TEXTS = (".txt", ".caption", ".jsonl", ".csv")
 MOST_REPEATS = 1000  # a larger number before a folder's name is a year or a date
 
 
@@ -20,17 +22,31 @@ class Rejected:
     reason: str
 
 
+@dataclass(frozen=True)
+class Companion:
+    """What a file beside the pictures is (caption, mask, metadata), of which pictures, and what is wrong with it."""
+
+    kind: str
+    of: tuple[Path, ...] = ()
+    note: str = ""
+
+
 @dataclass
 class Ledger:
     """The listing in the making."""
 
     folder: Path
-    known: set[Path] = field(default_factory=set)
+    known: dict[Path, Companion] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def reject(self, path: Path, reason: str) -> None:
         self.rejected.append(Rejected(path, reason))
+
+    def know(self, path: Path, kind: str, of: Path | None = None, note: str = "") -> None:
+        """A file that belongs to the pictures; two pictures may share one."""
+        before = self.known[path].of if path in self.known else ()
+        self.known[path] = Companion(kind, before + ((of,) if of else ()), note)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -51,8 +67,22 @@ def walk(folder: Path, ledger: Ledger, seen: frozenset[str] = frozenset(), deep:
             ledger.reject(path, "hidden")
         elif not os.path.isfile(path):
             ledger.reject(path, "not a regular file, or closed to us")
+        elif path.suffix.lower() in TEXTS and strays(path, ledger.folder):
+            ledger.reject(path, "a link that leads out of the folder; put the file itself there")
         else:
             yield path
+
+
+def strays(path: Path, folder: Path) -> bool:
+    """Whether a text is a link out of the folder, and not to where the picture of its name really lies too.
+
+    A data set from elsewhere could otherwise have any text of this machine read as a caption.
+    """
+    if is_inside(folder, path):
+        return False
+    home = Path(os.path.realpath(path)).parent
+    beside = (p for p in path.parent.iterdir() if p.stem == path.stem and p.suffix.lower() in SUFFIXES)
+    return all(Path(os.path.realpath(picture)).parent != home for picture in beside)
 
 
 def descend(folder: Path, ledger: Ledger, seen: frozenset[str]) -> Iterator[Path]:

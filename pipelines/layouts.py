@@ -10,14 +10,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from studio.pipelines.data_image import SUFFIXES, shown
 from studio.pipelines.data_masks import find_masks, mask_base
 from studio.pipelines.data_metadata import Row, find_rows
 from studio.pipelines.data_sidecars import SIDECARS, find_sidecars
-from studio.pipelines.data_walk import MOST_REPEATS, Ledger, Rejected, walk
+from studio.pipelines.data_walk import MOST_REPEATS, Companion, Ledger, Rejected, walk
 
 KOHYA = re.compile(r"(\d+)_(.+)")
+Source = Literal["metadata", "sidecar", "empty", "missing"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Found:
     """A picture file and what its surroundings say about it. `caption` is '' where nothing does.
 
     name: path relative to the folder, with `/`; words: (trigger, class word) of a kohya folder's name, or
-    None.
+    None; source: where the caption is from: metadata, sidecar, empty (a file that says nothing) or missing.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Found:
     repeats: int = 1
     weight: float = 1.0
     words: tuple[str, str] | None = None
+    source: Source = "missing"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Listing:
 
     layout: str
     found: tuple[Found, ...]
-    known: tuple[Path, ...]
+    known: Mapping[Path, Companion]
     rejected: tuple[Rejected, ...]
     warnings: tuple[str, ...]
 
@@ -68,7 +71,7 @@ def scan_file(picture: Path) -> Listing:
 def listing(ledger: Ledger, images: Sequence[Path], files: Sequence[Path]) -> Listing:
     """Sort the files into pictures, what belongs to them, and the rest."""
     masks = find_masks(images, ledger)
-    apart = ledger.known | {r.path for r in ledger.rejected}
+    apart = {*ledger.known, *(r.path for r in ledger.rejected)}
     pictures = [path for path in images if path not in apart]
     rows = find_rows(pictures, files, ledger)
     sidecars = find_sidecars(pictures, {path for path, row in rows.items() if row.caption}, files, ledger)
@@ -81,7 +84,7 @@ def listing(ledger: Ledger, images: Sequence[Path], files: Sequence[Path]) -> Li
     used = [f for f in found if f.repeats > 0]
     for idle in (f for f in found if f.repeats == 0):
         ledger.reject(idle.path, "its folder's name says 0 repeats")
-    return Listing(layout(used, rows, sidecars), tuple(used), tuple(sorted(ledger.known)), *frozen(ledger))
+    return Listing(layout(used, rows, sidecars), tuple(used), dict(sorted(ledger.known.items())), *frozen(ledger))
 
 
 def frozen(ledger: Ledger) -> tuple[tuple[Rejected, ...], tuple[str, ...]]:
@@ -102,8 +105,20 @@ def entry(
     repeats, words = kohya(path, ledger)
     if row is not None:
         repeats *= row.repeats
-    caption = (row.caption if row else "") or sidecars.get(path, "")
-    return Found(path, name, caption, masks.get((path.parent, path.stem)), repeats, row.weight if row else 1.0, words)
+    said, beside = row.caption if row else "", sidecars.get(path)
+    mask = masks.get((path.parent, path.stem))
+    if mask is not None:
+        ledger.know(mask, "mask", path)
+    return Found(
+        path=path,
+        name=name,
+        caption=said or beside or "",
+        mask=mask,
+        repeats=repeats,
+        weight=row.weight if row else 1.0,
+        words=words,
+        source="metadata" if said else "sidecar" if beside else "missing" if beside is None else "empty",
+    )
 
 
 def kohya(path: Path, ledger: Ledger) -> tuple[int, tuple[str, str] | None]:

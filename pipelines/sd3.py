@@ -22,6 +22,7 @@ CLASSES = ("StableDiffusion3Pipeline",)
 KEYS = ("model.diffusion_model.joint_blocks.",)  # what only this family's single files contain
 TEXT_PARTS = [kind + suffix for kind in ("text_encoder", "tokenizer") for suffix in ("", "_2", "_3")]
 CLIP_LENGTH, T5_LENGTH = 77, 256  # tokens, as in the stock pipeline
+TOKEN_LIMITS = {"tokenizer_3": 256}  # T5_LENGTH as a literal: it is read without importing this file
 
 
 class SD3(Latent):
