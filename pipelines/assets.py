@@ -29,10 +29,13 @@ def recommended(model: str) -> dict[str, Any]:
 
     Raises ModelError when the file is not valid TOML.
     """
-    path = model_path(model) / "studio.toml"
-    if not path.is_file():
+    try:
+        path = model_path(model) / "studio.toml"
+        if not path.is_file():
+            return {}
+    except (OSError, ValueError, RuntimeError):  # no path at all; loading the model will say so
         return {}
     try:
         return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap()
-    except TOMLKitError as error:
+    except (TOMLKitError, OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not valid TOML ({error}); correct it or delete it") from error

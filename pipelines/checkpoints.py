@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ import diffusers
 import torch
 from diffusers.utils import logging as diffusers_logging
 from packaging.version import Version
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from studio.pipelines import assets, families, hub
+from studio.pipelines import assets, families, hub, pickles
 from studio.pipelines.errors import ModelError
+from studio.pipelines.model_files import check_complete, check_libraries, component_weights, read_index, tensor_names
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 RENAMED = Version("0.42")  # the diffusers release that calls torch_dtype dtype
@@ -32,49 +31,41 @@ def find(model: str) -> tuple[families.Family, Path]:
     """
     if any(model in family.names for family in families.ours()):
         return families.pick(lambda family: model in family.names, model), Path(model)
-    path = assets.model_path(model)
-    if path.is_file():
+    path, kind = place(model)
+    if kind == "file":
         return single_file_family(path), path
-    if not path.is_dir():
+    if kind != "folder":
         if model == "embedded":
             raise ModelError(f"{path}: the embedded model is not there; build it with `python -m studio.world build`")
         if not HUB_ID.fullmatch(model):
-            raise ModelError(f"{model}: no such folder or file, and not a hub id like owner/name")
+            raise ModelError(f"{model[:200]!a}: no such folder or file, and not a hub id like owner/name")
         path = hub.snapshot(model)
-    name = read_json(path / "model_index.json").get("_class_name", "")
+    name = read_index(path).get("_class_name", "")
     return families.pick(
         lambda family: name in family.classes, f"{path / 'model_index.json'}: {name or 'a model'}"
     ), path
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ModelError when the file is missing or damaged."""
-    if not path.is_file():
-        raise ModelError(f"{path.parent}: not a diffusers model, {path.name} is missing")
+def place(model: str) -> tuple[Path, str]:
+    """The path a model's name stands for, and whether a "file", a "folder" or nothing ("") is there."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: damaged JSON ({error}); download the model again") from error
+        path = assets.model_path(model)
+        return path, "file" if path.is_file() else "folder" if path.is_dir() else ""
+    except (OSError, ValueError, RuntimeError):  # too long for a path, a NUL in it, the home of nobody
+        return Path(), ""
 
 
 def single_file_family(path: Path) -> families.Family:
-    """The family of a single `.safetensors` file, told by its tensors' names."""
-    if path.suffix != ".safetensors":
+    """The family of a single `.safetensors` file (or allowed pickle), told by its tensors' names."""
+    if pickles.is_pickle(path):
+        pickles.refuse(path)
+    elif path.suffix != ".safetensors":
         raise ModelError(f"{path}: only .safetensors files are read; convert it, or give a diffusers folder")
     names = tensor_names(path)
     return families.pick(
         lambda family: any(name.startswith(key) for key in family.keys for name in names),
         f"{path}: this single file",
     )
-
-
-def tensor_names(path: Path) -> list[str]:
-    """Names of the tensors in a safetensors file. Raises ModelError when it is cut off or damaged."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: damaged or incomplete ({error}); download it again") from error
 
 
 def stock(pipeline: Any, source: Path, dtype: torch.dtype, **parts: Any) -> Any:
@@ -85,9 +76,11 @@ def stock(pipeline: Any, source: Path, dtype: torch.dtype, **parts: Any) -> Any:
     if source.is_file():
         return single_file(pipeline, source, dtype, **parts)
     weights = {name: count for name, count in component_weights(source) if parts.get(name, name) is not None}
+    check_libraries(source, parts)
+    options = {"use_safetensors": None if pickles.may() else True, "trust_remote_code": False, DTYPE: dtype}
     try:
         with quiet():
-            pipe = pipeline.from_pretrained(source, local_files_only=True, **{DTYPE: dtype}, **parts)
+            pipe = pipeline.from_pretrained(source, local_files_only=True, **options, **parts)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{source}: diffusers could not load it: {first_line(error)}") from error
     for name, count in weights.items():
@@ -108,37 +101,6 @@ def quiet() -> Iterator[None]:
             part.enable_progress_bar()
 
 
-def component_weights(folder: Path) -> Iterator[tuple[str, int]]:
-    """(component, number of tensors on disk) of each component with weights; 0 where not safetensors."""
-    for name, entry in read_json(folder / "model_index.json").items():
-        if name.startswith("_") or not isinstance(entry, list) or entry[0] is None:
-            continue
-        part = folder / name
-        if not part.is_dir():
-            raise ModelError(f"{folder}: incomplete, the folder {name} is missing; download the model again")
-        if (part / "config.json").is_file():
-            yield name, tensors_on_disk(part)
-
-
-def tensors_on_disk(part: Path) -> int:
-    """How many tensors, told by name, the component's safetensors hold; 0 where there are only .bin files."""
-    for index in part.glob("*.safetensors.index.json"):
-        shards = {part / shard for shard in read_json(index).get("weight_map", {}).values()}
-        if absent := [shard for shard in shards if not shard.is_file()]:
-            raise ModelError(f"{absent[0]}: missing; download the model again")
-    files = sorted(part.glob("*.safetensors"))
-    if not files and not list(part.glob("*.bin")):
-        raise ModelError(f"{part}: no weights (.safetensors) in it; download the model again")
-    return len({name for file in files for name in tensor_names(file)})
-
-
-def check_complete(part: Path, module: nn.Module, count: int) -> None:
-    """ModelError when files hold fewer tensors than the module: diffusers would fill in random ones."""
-    wanted = sum(1 for _ in module.parameters())
-    if 0 < count < wanted:
-        raise ModelError(f"{part}: incomplete, {count} of {wanted} tensors; download the model again")
-
-
 def single_file(pipeline: Any, source: Path, dtype: torch.dtype, **parts: Any) -> Any:
     """A stock pipeline from an original-layout file; its configs lie beside it, or come from the hub."""
     beside = source.with_suffix("")
@@ -149,6 +111,8 @@ def single_file(pipeline: Any, source: Path, dtype: torch.dtype, **parts: Any) -
             f"{source}: no configs beside it, and the hub does not answer; "
             f"put the model's diffusers folder (configs and tokenizer are enough) at {beside}"
         )
+    if config is not None:
+        check_libraries(Path(config), parts)
     options = {"config": config, "local_files_only": config is not None, DTYPE: dtype}
     try:
         with quiet():

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+
+EXITS = {
+    0: "done",
+    1: "a fault of the studio's own; `studio report RUN` makes the file for a bug report",
+    2: "usage: a wrong word in the command or the config",
+    3: "data: something about the pictures or their captions",
+    4: "memory or disk ran out; what was finished is kept",
+    5: "numbers: a loss, gradient or weight that is not finite, or a tensor that does not learn",
+    6: "model files: missing, damaged, refused or of another family",
+    130: "stopped, with the state saved",
+}
+FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})  # a full disk has three names
+
 
 class StudioError(Exception):
     """What, where and what to do, in one line."""
@@ -37,3 +51,8 @@ class ModelError(StudioError):
     """Something about the model files."""
 
     exit_code = 6
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error says that the disk, or somebody's share of it, is full."""
+    return error.errno in FULL or "No space left" in str(error)

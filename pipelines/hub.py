@@ -6,7 +6,9 @@ import os
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
+from studio.pipelines import pickles
 from studio.pipelines.errors import ModelError
 
 PATIENCE = 6.0  # seconds
@@ -16,7 +18,8 @@ def snapshot(model: str) -> Path:
     """Local folder of a hub model, from the cache or else downloaded. Raises ModelError."""
     from diffusers import DiffusionPipeline
 
-    parts = {"safety_checker": None, "feature_extractor": None}
+    parts: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "trust_remote_code": False}
+    parts["use_safetensors"] = None if pickles.may() else True
     try:
         return Path(DiffusionPipeline.download(model, local_files_only=True, **parts))
     except Exception:  # not in the cache: the client has half a dozen types for that
@@ -28,6 +31,8 @@ def snapshot(model: str) -> Path:
         return Path(DiffusionPipeline.download(model, **parts))
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if "safetensors" in reason and not pickles.may():
+            raise ModelError(f"{model}: has no safetensors, only pickled weights: {pickles.WHY}") from error
         raise ModelError(f"{model}: the hub refused it: {reason}") from error
 
 
@@ -38,7 +43,8 @@ def cached_configs(file: Path) -> Path | None:
     from safetensors.torch import load_file
 
     try:
-        source = fetch_diffusers_config(load_file(file))["pretrained_model_name_or_path"]
+        tensors = pickles.load(file) if pickles.is_pickle(file) else load_file(file)
+        source = fetch_diffusers_config(tensors)["pretrained_model_name_or_path"]
         return Path(snapshot_download(source, local_files_only=True))
     except Exception:  # not cached: half a dozen types again
         return None

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
-import tempfile
 import traceback
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import studio
-from studio.pipelines.errors import StudioError, UsageError
+from studio import logs
+from studio.pipelines import pickles
+from studio.pipelines.errors import EXITS, StudioError, UsageError, is_full
 from studio.registry import nearest
+from studio.secrets import redact
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 COMMANDS = {
     "train": "Learn a subject or style; without arguments: the demo on the embedded model",
     "sample": "Make pictures with a run or an adapter file, beside the base model's",
+    "plan": "What a run will take: memory per phase, disk, time; whether it fits",
+    "check-data": "What a folder of pictures holds: each file used or left out and why, crops, captions, masks",
     "show": "A run's config, curve, samples and scores",
     "list": "What there is: trainers, models, scorers or runs",
     "doctor": "What works on this machine, and what does not",
+    "report": "A zip for a bug report: no pictures, captions, secrets or private paths",
+}
+EVERYWHERE = {
+    "--debug": "Show the traceback of an error; without it, it goes to the run's log.txt",
+    "--allow-pickle": "Read pickled model weights (.bin, .pt, .ckpt) too: only from people you trust",
 }
 INTERRUPTED = 130
 
@@ -33,26 +38,49 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs a command; 0 done, 2 usage, 3 data, 4 memory, 5 numerical, 6 model files, 130 stopped."""
-    warnings.showwarning = say_warning
-    try:
-        return dispatch(list(args))
-    except StudioError as error:
-        return fail(args, error, error.exit_code, " ".join(str(error).split()))
-    except BrokenPipeError:
-        return 0
-    except (MemoryError, OSError, RuntimeError) as error:
-        shortage = short_of(error)
-        return fail(args, error, 4 if shortage else 1, shortage or unexpected(args, error))
-    except KeyboardInterrupt:
-        print("studio: stopped", file=sys.stderr)
-        return INTERRUPTED
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception as error:  # the last door: a person gets a line, the traceback goes to a file
-        return fail(args, error, 1, unexpected(args, error))
-    finally:
-        flush()
+    """Runs a command; its exit codes are `errors.EXITS`."""
+    call = Call(list(args))
+    with logs.listening(say_warning) as log, pickles.allowed("--allow-pickle" in call.everywhere):
+        try:
+            return dispatch(call.words)
+        except StudioError as error:
+            return call.fail(log, error, error.exit_code, " ".join(str(error).split()))
+        except BrokenPipeError:
+            return 0
+        except (MemoryError, OSError, RuntimeError) as error:
+            shortage = short_of(error)
+            return call.fail(log, error, 4 if shortage else 1, shortage)
+        except KeyboardInterrupt:
+            print("studio: stopped", file=sys.stderr)
+            return INTERRUPTED
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+        except Exception as error:  # the last door: a person gets a line, the traceback goes to a file
+            return call.fail(log, error, 1)
+        finally:
+            flush()
+
+
+class Call:
+    """The words of one call: those for the command, and those that every command knows."""
+
+    def __init__(self, args: list[str]) -> None:
+        args = ["--debug" if word == "--traceback" else word for word in args]
+        self.words = [word for word in args if word not in EVERYWHERE]
+        self.everywhere = {word for word in args if word in EVERYWHERE}
+        self.command = " ".join(["studio", *" ".join(args).split()])
+
+    def fail(self, log: logs.Log, error: BaseException, code: int, line: str = "") -> int:
+        """Keeps the traceback, prints the one line and returns the code. line: '' for an error nobody foresaw."""
+        kept = log.traceback(error, self.command)
+        if "--debug" in self.everywhere:
+            sys.stderr.write(redact("".join(traceback.format_exception(error))))
+        if not line:
+            line = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+            kept = kept or (None if "--debug" in self.everywhere else log.aside(error, self.command))
+            line += f" (the traceback is in {kept})" if kept else ""
+        print(f"studio: error: {redact(line)}", file=sys.stderr)
+        return code
 
 
 def dispatch(args: list[str]) -> int:
@@ -65,49 +93,28 @@ def dispatch(args: list[str]) -> int:
         return 0
     if args[0] not in COMMANDS:
         raise UsageError(f"there is no command '{args[0]}'{nearest(args[0], COMMANDS)}; see studio --help")
-    module = importlib.import_module(f"studio.commands.{args[0]}")
+    module = importlib.import_module(f"studio.commands.{args[0].replace('-', '_')}")
     code: int = module.main(args[1:])
     return code
 
 
 def overview() -> str:
-    """The help of `studio` itself."""
-    lines = [f"  {name:<8} {summary}" for name, summary in COMMANDS.items()]
-    head = (studio.__doc__ or "").strip()
-    return "\n".join([head, "", "usage: studio COMMAND [OPTIONS]", "", *lines, "", "studio COMMAND --help says more."])
-
-
-def fail(args: Sequence[str], error: BaseException, code: int, line: str) -> int:
-    """Prints the one line (after the traceback, if that was asked for) and returns the code."""
-    if "--traceback" in args:
-        traceback.print_exception(error)
-    print(f"studio: error: {line}", file=sys.stderr)
-    return code
+    """The help of `studio` itself: the commands, the flags that all of them know, the exit codes."""
+    head = [(studio.__doc__ or "").strip(), "", "usage: studio COMMAND [OPTIONS]", ""]
+    tables = [COMMANDS, EVERYWHERE, {str(c): text for c, text in EXITS.items()}]
+    commands, flags, codes = ([f"  {key:<14} {text}" for key, text in table.items()] for table in tables)
+    tail = ["", "With every command:", *flags, "", "Exit codes:", *codes, "", "studio COMMAND --help says more."]
+    return "\n".join([*head, *commands, *tail])
 
 
 def short_of(error: BaseException) -> str:
     """What ran out, in one line, when an error says that memory or disk did; '' for any other error."""
     text = str(error).lower()
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and is_full(error):
         return f"the disk is full: {error.filename or 'a file'} was not written; what was finished is kept"
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return "memory ran out: use a smaller batch or resolution; what was finished is kept"
     return ""
-
-
-def unexpected(args: Sequence[str], error: BaseException) -> str:
-    """The line of an error nobody foresaw."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}{saved(args)}"
-
-
-def saved(args: Sequence[str]) -> str:
-    """Where the traceback of an unexpected error was kept, as the end of its line."""
-    if "--traceback" in args:
-        return ""
-    handle, path = tempfile.mkstemp(prefix="studio-", suffix=".txt")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(f"studio {' '.join(args)}\n{traceback.format_exc()}")
-    return f" (the traceback is in {path})"
 
 
 def flush() -> None:
@@ -118,6 +125,6 @@ def flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def say_warning(message: str) -> None:
     """A warning as one line on stderr."""
-    print(f"studio: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"studio: warning: {redact(' '.join(message.split()))}", file=sys.stderr)

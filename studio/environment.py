@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import studio
+from studio.secrets import redact
 
 PACKAGES = ("accelerate", "diffusers", "numpy", "peft", "pillow", "safetensors", "torch", "torchvision", "transformers")
 
@@ -30,7 +31,7 @@ def environment(model: Fingerprinted, data: Fingerprinted) -> str:
 def describe(**fingerprints: str) -> dict[str, Any]:
     """Versions, commit and dirtiness, device, and the fingerprints given by name (data, model, ...)."""
     return {
-        "command": sys.argv,
+        "command": [redact(word) for word in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {"studio": studio.__version__, **{name: installed(name) for name in PACKAGES}},

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studio.secrets import redact
+
 PHASES = ("load", "cache", "train", "preview", "export", "check")
 
 
@@ -18,8 +20,8 @@ class Event:
     """One thing that happened: numbers of a step, or a named event with its fields.
 
     phase: one of PHASES; step: optimizer steps done; numbers: floats or one-element tensors, by name;
-    event: '' or "progress" (fields done, total), "preview", "checkpoint", "warning", "message", "stopped",
-    "failed", "done"; time: unix seconds.
+    event: '' or "progress" (fields done, total), "preview", "checkpoint", "deleted", "warning", "message",
+    "audit" (what learns), "accepted" (changes), "plan", "memory", "stopped", "failed", "done"; time: unix seconds.
     """
 
     phase: str
@@ -72,7 +74,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return finite(value)
-    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+    if isinstance(value, (int, bool, type(None))):
+        return value
+    return redact(str(value)).encode("utf-8", "backslashreplace").decode()  # file names need not be Unicode
 
 
 def append(path: Path, event: Event) -> None:

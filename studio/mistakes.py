@@ -40,7 +40,7 @@ def explain(error: ValidationError, top: type[BaseModel], config: type[BaseModel
     top, config: the models of the top level and of the trainer's table; file: named first when there is one.
     """
     first = error.errors(include_url=False)[0]
-    location = [str(part) for part in first["loc"]]
+    location = [str(part) for part in first["loc"]] or ["the config"]
     settings = error.title == config.__name__ and error.title != top.__name__
     table = ".".join([trainer, *location[:-1]]) if settings else ""
     where = f"{file}: " if file else ""
@@ -51,8 +51,17 @@ def explain(error: ValidationError, top: type[BaseModel], config: type[BaseModel
         meant = f"; did you mean '{hint}'?" if hint else ""
         return f"{where}{f'[{table}]' if table else 'the top level'} has no setting '{location[-1]}'{meant}"
     given = first["input"]
-    shown = f" = {given!r}" if not isinstance(given, Mapping) else ""
+    shown = f" = {brief(given)}" if not isinstance(given, Mapping) else ""
     return f"{where}{f'[{table}] ' if table else ''}{location[-1]}{shown}: {message(first)}"
+
+
+def brief(value: Any, most: int = 120) -> str:
+    """A value as its repr, cut where it is long; its type where it has none (whole numbers have a limit)."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def message(mistake: Any) -> str:

@@ -16,6 +16,7 @@ from torchvision.transforms.functional import to_tensor
 
 from studio.config import RunConfig
 from studio.pipelines.assets import assets_folder
+from studio.pipelines.confine import inside
 from studio.pipelines.errors import DataError
 from studio.registry import nearest
 
@@ -34,7 +35,7 @@ def prompts() -> dict[str, dict[str, str]]:
 
 def folder(name: str) -> Path:
     """Where a subject's or style's files are. Raises DataError with the nearest name for an unknown one."""
-    place = assets_folder() / "subjects" / name
+    place = inside(assets_folder() / "subjects", name, DataError, f"{SCHEME}{name}")
     if not (place / "subject.json").is_file():
         known = sorted(path.parent.name for path in (assets_folder() / "subjects").glob("*/subject.json"))
         raise DataError(f"there is no subject '{name}'{nearest(name, known)}; there are {', '.join(known)}")
@@ -81,10 +82,9 @@ def marks(judges: Judges, pictures: Tensor, prompt: str, place: Path) -> dict[st
     from studio.world.concepts import BACKGROUNDS
 
     wishes = prompts()[prompt]
-    near = references(place, BACKGROUNDS[wishes["colour"]])
-    seen = judges.read(pictures * 2 - 1)
+    near, read = references(place, BACKGROUNDS[wishes["colour"]]), judges.read(pictures * 2 - 1)
     return {
         "subject similarity (image)": SubjectMatch(judges)(pictures, [], near).tolist(),
         "subject similarity (attributes)": SubjectMatch(judges, "attribute")(pictures, [], near).tolist(),
-        "prompt accuracy": [sum(row[k] == v for k, v in wishes.items()) / len(wishes) for row in seen],
+        "prompt accuracy": [sum(row[k] == v for k, v in wishes.items()) / len(wishes) for row in read],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import tomlkit
 from pydantic import BaseModel
 from tomlkit.container import Container
-from tomlkit.exceptions import ParseError
 from tomlkit.items import InlineTable
 
 from studio.pipelines.errors import UsageError
@@ -19,14 +19,20 @@ if TYPE_CHECKING:
     from studio.config import RunConfig
 
 NONE = "none"
+MOST = 2**20  # bytes of a config
 
 
 def parse(text: str, where: str) -> tomlkit.TOMLDocument:
     """A TOML text; UsageError with the line when it is not one."""
     try:
-        return tomlkit.parse(text)
-    except (ParseError, ValueError) as error:
-        raise UsageError(f"{where}: not TOML ({error})") from None
+        found = tomlkit.parse(text)
+        found.unwrap()  # some mistakes, such as a table that is a value too, only show here
+    except RecursionError:
+        raise UsageError(f"{where}: not TOML (too deeply nested)") from None
+    except Exception as error:  # besides TOMLKitError: what tomlkit's parser trips over in hostile text
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(f"{where}: not TOML ({reason})") from None
+    return found
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -35,8 +41,10 @@ def read(path: Path) -> dict[str, Any]:
     Raises UsageError when it is missing, not text or not TOML.
     """
     try:
+        if path.stat().st_size > MOST:
+            raise OSError(errno.EFBIG, f"larger than {MOST >> 20} MB")
         text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"cannot read the config {path}: {reason}") from None
     return parse(text, str(path)).unwrap()

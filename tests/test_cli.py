@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from studio import cli
+from studio import cli, logs
 from studio.commands import form
 from studio.config import from_toml, make
 from studio.events import Event
-from studio.pipelines import errors
+from studio.pipelines import errors, pickles
 from studio.store import Store
 from tests.conftest import Cli
 
-EXIT = {"UsageError": 2, "DataError": 3, "MemoryShortage": 4, "NumericalError": 5, "ModelError": 6}
+EXIT = {"StudioError": 1, "UsageError": 2, "DataError": 3, "MemoryShortage": 4, "NumericalError": 5, "ModelError": 6}
 SMALL_QUESTIONS = [
     ["--help"],
     *(["list", kind] for kind in ("trainers", "models", "scorers", "runs")),
@@ -48,7 +50,15 @@ def test_small_questions_do_not_load_torch(args: list[str], root: Path, tmp_path
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]):
     assert cli.run([]) == cli.run(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in cli.COMMANDS)
+    assert all(name in out for name in (*cli.COMMANDS, *cli.EVERYWHERE))
+
+
+def test_the_exit_codes_are_all_said(capsys: pytest.CaptureFixture[str]):
+    raised = {error.exit_code for error in vars(errors).values() if isinstance(error, type)}
+    assert errors.EXITS.keys() == raised | {0, cli.INTERRUPTED}
+    cli.run(["--help"])
+    out = capsys.readouterr().out
+    assert all(re.search(rf"^  {code} +{words[:20]}", out, re.MULTILINE) for code, words in errors.EXITS.items())
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -126,8 +136,59 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_kept(
     kept = Path(err.split("the traceback is in ")[1].rstrip(")\n"))
     assert "return 1 // 0" in kept.read_text()
     kept.unlink()
-    assert cli.run(["train", "--traceback"]) == 1
-    assert "return 1 // 0" in capfd.readouterr().err
+    for flag in ("--debug", "--traceback"):
+        assert cli.run(["train", flag]) == 1
+        err = capfd.readouterr().err
+        assert "return 1 // 0" in err
+        assert "the traceback is in" not in err
+
+
+def test_in_a_run_tracebacks_and_libraries_go_to_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def fail(args: list[str]) -> int:
+        logs.hush()
+        logging.getLogger("diffusers.models").warning("a library's word")
+        logs.to(tmp_path)
+        warnings.warn_explicit("odd numbers", RuntimeWarning, "/lib/python/torch/x.py", 7)
+        warnings.warn_explicit("a checkpoint is damaged", UserWarning, cli.__file__, 7)
+        raise errors.NumericalError("the loss is nan")
+
+    monkeypatch.setattr(cli, "dispatch", fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.run(["train", "x"]) == 5
+    assert capfd.readouterr().err.splitlines() == [
+        "studio: warning: a checkpoint is damaged",
+        "studio: error: the loss is nan",
+    ]
+    log = (tmp_path / "log.txt").read_text()
+    for word in ("a library's word", "odd numbers", "is damaged", "studio train x", "Traceback", "NumericalError: the"):
+        assert word in log
+    assert len(re.findall(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+: ", log)) == 4
+    assert logs.current is None
+
+
+def test_a_full_disk_does_not_hide_the_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    def fail(args: list[str]) -> int:
+        logs.to(Path("/nonexistent"))
+        raise ValueError("what went wrong")
+
+    def full(**_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "dispatch", fail)
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    assert cli.run(["train"]) == 1
+    assert capfd.readouterr().err == "studio: error: ValueError: what went wrong\n"
+
+
+def test_pickles_are_allowed_for_one_call_only(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    monkeypatch.setattr(cli, "dispatch", lambda args: seen.append((args, pickles.may())) or 0)
+    for words in (["train", "--allow-pickle", "x"], ["train", "x"]):
+        assert cli.run(words) == 0
+    assert seen == [(["train", "x"], True), (["train", "x"], False)]
 
 
 def test_dry_run_prints_the_complete_config_and_writes_nothing(

@@ -115,6 +115,18 @@ class LoRA:
         return any(part in self.model.text_encoders for part in self.layers)
 
     @property
+    def audit_exceptions(self) -> dict[str, str]:
+        """Parameters, as patterns, that no loss can teach, and why: the last block of an MMDiT drops its text."""
+        dropped = [
+            f"{part}.{name}"
+            for part in self.layers
+            for name in self.layers[part]
+            if name.endswith(".add_q_proj")
+            and getattr(self._tuners[part].model.get_submodule(name.rpartition(".")[0]), "context_pre_only", False)
+        ]
+        return {f"{name}.*": "the last block drops what its text queries ask for" for name in dropped}
+
+    @property
     def enabled(self) -> bool:
         """False inside `off()`."""
         return self._offs == 0

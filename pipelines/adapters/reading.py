@@ -6,11 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from studio.pipelines import pickles
 from studio.pipelines.adapters import targets
 from studio.pipelines.adapters.lora import Config, Layers, LoRA
 from studio.pipelines.errors import ModelError
@@ -33,10 +36,16 @@ class File:
     alphas: dict[str, float]
     header: dict[str, str]
 
-    @property
+    @cached_property
     def peft(self) -> dict[str, Any]:
-        """The settings diffusers put into the header; empty for a foreign file."""
-        return json.loads(self.header.get(HEADER, "{}"))
+        """The settings diffusers put into the header; empty for a foreign file. ModelError where they are damaged."""
+        try:
+            found = json.loads(self.header.get(HEADER, "{}"))
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ModelError(f"{self.path}: its header field {HEADER} is damaged; save or download the file again")
+        return found
 
 
 def load(model: Backbone, path: Path) -> LoRA:
@@ -47,7 +56,10 @@ def load(model: Backbone, path: Path) -> LoRA:
     """
     file = read(model, Path(path))
     layers = _layers(model, file)
-    adapter = LoRA(model, layers, _config(file, layers))
+    config = _config(file, layers)
+    if config.dora != any(MAGNITUDE in name for name in file.tensors):
+        raise ModelError(f"{file.path}: says dora = {config.dora}, and its tensors say the opposite; it is damaged")
+    adapter = LoRA(model, layers, config)
     try:
         adapter.load_state_dict(file.tensors)
     except ModelError:
@@ -73,15 +85,30 @@ def header(path: Path) -> dict[str, str]:
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.is_file():
         raise ModelError(f"{path}: there is no such adapter file")
+    if pickles.is_pickle(path):
+        return _sound(path, pickles.load(path)), {}
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return _sound(path, tensors), file.metadata() or {}
+    except ModelError:
+        raise
+    except Exception as error:  # besides SafetensorError and OSError, torch's own for odd types and sizes
+        raise ModelError(f"{path}: not a readable safetensors file ({' '.join(str(error).split())[:200]})") from None
+
+
+def _sound(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, when all are finite floating-point numbers (or one whole number, an alpha). Raises ModelError."""
+    for name, tensor in tensors.items():
+        whole = not tensor.is_floating_point() and tensor.numel() != 1
+        if tensor.is_complex() or not tensor.numel() or whole or not tensor.float().isfinite().all():
+            what = f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+            raise ModelError(f"{path}: the tensor {name[:100]!a} ({what}) is empty or holds no finite numbers")
+    return tensors
 
 
 def _from_diffusers(model: Backbone, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,10 +123,13 @@ def _from_diffusers(model: Backbone, path: Path, tensors: Mapping[str, Tensor]) 
     result: dict[str, Tensor] = {}
     for part, state in parts.items():
         text = part in model.text_encoders
-        if text and any("lora_linear_layer" in name or "to_out_lora" in name for name in state):
-            state = convert_state_dict_to_peft(state)
-        elif not text:
-            state = convert_unet_state_dict_to_peft(state)
+        try:
+            if text and any("lora_linear_layer" in name or "to_out_lora" in name for name in state):
+                state = convert_state_dict_to_peft(state)
+            elif not text:
+                state = convert_unet_state_dict_to_peft(state)
+        except (ValueError, KeyError) as error:
+            raise ModelError(f"{path}: names of {part} that no LoRA has ({error})") from None
         modules = dict(targets.roots(model)[part].named_modules())
         result |= {f"{part}.{_present(name, modules)}": tensor for name, tensor in state.items()}
     return {name + ".weight" if name.endswith(MAGNITUDE) else name: tensor for name, tensor in result.items()}
@@ -134,6 +164,8 @@ def _from_kohya(
         if flat not in names or kind not in {*kinds, "alpha"}:
             raise ModelError(f"{path}: this model has no place for {key!r}; is it for another family of models?")
         if kind == "alpha":
+            if tensor.numel() != 1:
+                raise ModelError(f"{path}: {key!r} is not one number; save or download the file again")
             alphas[names[flat]] = float(tensor)
         else:
             result[f"{names[flat]}.{kinds[kind]}"] = tensor
@@ -172,27 +204,49 @@ def _check_size(layer: nn.Module | None, full: str, file: File) -> None:
     if not isinstance(layer, nn.Linear | nn.Conv2d):
         raise ModelError(f"{file.path}: this model has no layer {full!r}; use the base model the file was trained on")
     down, up = file.tensors[f"{full}.lora_A.weight"], file.tensors.get(f"{full}.lora_B.weight")
-    theirs = (down[0].numel(), 0 if up is None else up.shape[0])
+    if down.ndim != layer.weight.ndim:
+        raise ModelError(
+            f"{file.path}: layer {full} has {down.ndim} dimensions in the file, {layer.weight.ndim} in ours"
+        )
+    theirs = (down[0].numel(), 0 if up is None or not up.ndim else up.shape[0])
     if theirs != targets.size(layer):
         ours = "{} -> {}".format(*targets.size(layer))
         raise ModelError(f"{file.path}: layer {full} is {theirs[0]} -> {theirs[1]} in the file and {ours} in the model")
 
 
 def _alpha(file: File, part: str, name: str, rank: int) -> float:
-    """alpha of one layer: the header's, else kohya's, else the rank."""
-    from peft.utils.other import get_pattern_key
-
+    """alpha of one layer: the header's, else kohya's, else the rank. ModelError unless it is a number."""
     patterns = file.peft.get(f"{part}.alpha_pattern") or {}
-    pattern = get_pattern_key(patterns, name)
-    stated = patterns.get(pattern, file.peft.get(f"{part}.lora_alpha"))
-    return float(file.alphas.get(f"{part}.{name}", rank) if stated is None else stated)
+    stated = file.peft.get(f"{part}.lora_alpha")
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+        if _fits(pattern, name):
+            stated = value
+            break
+    alpha = file.alphas.get(f"{part}.{name}", rank) if stated is None else stated
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < 1e9:
+        raise ModelError(f"{file.path}: alpha of {part}.{name} is {str(alpha)[:40]!a}, not a number that can be used")
+    return float(alpha)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Whether peft's pattern means this layer: its name or, without an anchor, the end of it.
+
+    peft runs it as a regular expression; one out of a stranger's file could run for ever.
+    """
+    plain = pattern.removeprefix("^").replace("\\", "")
+    return name == plain or (not pattern.startswith("^") and name.endswith(f".{plain}"))
 
 
 def _config(file: File, layers: Layers) -> Config:
     """Our own settings where the file carries them, otherwise what can be read off it."""
     if OURS in file.header:
-        return Config.model_validate_json(file.header[OURS])
+        try:
+            return Config.model_validate_json(file.header[OURS])
+        except ValidationError as error:
+            mistake = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, mistake["loc"]))
+            raise ModelError(f"{file.path}: its header field {OURS} is damaged ({where}: {mistake['msg']})") from None
     ranks: Counter[int] = Counter(rank for part in layers.values() for rank, _ in part.values())
-    rslora = any(file.peft.get(f"{part}.use_rslora", False) for part in layers)
+    rslora = any(file.peft.get(f"{part}.use_rslora", False) is True for part in layers)
     dora = any(MAGNITUDE in name for name in file.tensors)
-    return Config(rank=ranks.most_common(1)[0][0], rslora=rslora, dora=dora)
+    return Config(rank=min(4096, ranks.most_common(1)[0][0]), rslora=rslora, dora=dora)

@@ -214,7 +214,7 @@ def test_single_file_round_trip(sd: Path, tmp_path: Path) -> None:
 def test_bad_single_files_are_refused(sd: Path, tmp_path: Path) -> None:
     old, foreign, cut = (tmp_path / name for name in ("model.ckpt", "lora.safetensors", "cut.safetensors"))
     old.write_bytes(b"pickle")
-    assert "only .safetensors" in refused(old)
+    assert "pickled weights are not read" in refused(old)
     save_file({"lora.down": torch.zeros(1)}, foreign)
     assert "no known model family" in refused(foreign)
     cut.write_bytes(foreign.read_bytes()[:-2])
