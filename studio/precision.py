@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from studio.pipelines.errors import UsageError
@@ -36,3 +38,14 @@ def preferred() -> tuple[torch.device, torch.dtype]:
     """The device to sample on, and the dtype that is fast there."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return device, DTYPES[precision("auto", device)]
+
+
+def deterministic(wanted: bool, device: torch.device) -> None:
+    """Deterministic algorithms on a GPU, for the rest of the process; a warning names those that have none.
+
+    Call it before the first matrix product: cuBLAS reads its workspace once. A CPU is deterministic already.
+    """
+    if wanted and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)

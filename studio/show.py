@@ -27,6 +27,8 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     for key in ("trainer", "model", "seed"):
         table.add_row(key, str(said[key]))
     table.add_row("settings", changed(found))
+    for line in learns(found):
+        table.add_row("learns", line)
     if curve:
         table.add_row("loss", f"first {next(iter(curve.values())):.4f}, mean of the last tenth {tail(curve):.4f}")
         table.add_row("curve", plot(found, curve).name)
@@ -46,6 +48,14 @@ def changed(run: Run) -> str:
     mine = {key: value for key, value in flat(config).items() if key.startswith("settings.")}
     words = [f"{key.removeprefix('settings.')} {value}" for key, value in mine.items() if default.get(key) != value]
     return ", ".join(words) or "all at their defaults"
+
+
+def learns(run: Run) -> list[str]:
+    """What trains, a line per part of the pipeline; nothing before the training has begun."""
+    from studio.audit import lines
+
+    parts = [event.fields["parts"] for event in run.events() if event.event == "audit"]
+    return lines(parts[-1]) if parts else []
 
 
 def tail(curve: dict[int, float]) -> float:

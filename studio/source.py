@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
 
 import torch
 
+from studio import audit
 from studio.pipelines.errors import StudioError
 from studio.pipelines.protocols import Adapter
 from studio.trainers.base import Loss
@@ -19,6 +21,8 @@ class Source:
         frame = getattr(losses, "gi_frame", None)
         module = frame.f_globals.get("__name__", "") if frame else type(losses).__module__
         self.name = module.rpartition(".")[2]
+        # what need not learn, and why: by the adapter, and by the trainer's module
+        self.exceptions = audit.exceptions(adapter, sys.modules.get(module))
 
     def next(self, step: int) -> Loss:
         """The next loss; StudioError, naming the trainer, when it ended or broke a rule."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ from torch import Tensor
 
 from studio import loop, registry
 from studio.config import RunConfig, layer, make, to_toml
+from studio.guards import NotFinite
 from studio.loop import Tick
 from studio.pipelines.adapters import files
 from studio.pipelines.data import DataStream, Pictures
-from studio.pipelines.protocols import Adapter, Backbone
+from studio.pipelines.protocols import Adapter, Backbone, Batch
 from studio.trainers.base import Settings
 from tests.models import BACKBONES, backbone
+from tests.states import differences, frozen, through_disk
 
 TRAINERS = registry.names("trainers")
 FAST = {"steps": 3, "lr": 1e-3, "batch": 2, "precision": "no"}
+RESUMED = ("toy", "tiny-sd-eps", "tiny-sd3")  # the embedded base's resuming is tested through whole runs
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,10 @@ class Lesson:
     losses: Iterator[Any]
 
     def run(self, **where: Any) -> list[Tick]:
-        return list(loop.train(self.settings, self.model, self.adapter, self.losses, self.memory, **where))
+        return list(self.ticks(**where))
+
+    def ticks(self, **where: Any) -> Iterator[Tick]:
+        return loop.train(self.settings, self.model, self.adapter, self.losses, self.memory, data=self.stream, **where)
 
 
 def lesson(trainer: str, name: str, made: Path, photos: Path, **settings: Any) -> Lesson:
@@ -105,19 +111,22 @@ def test_its_config_survives_toml(trainer: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_three_steps(trainer: str, name: str, made: Path, photos: Path, tmp_path: Path) -> None:
-    """Finite losses; only the adapter moves; the file gives the same model, the same seed the same run."""
+    """All of the adapter learns and nothing else moves; the file gives the same model, the same seed the same run."""
     one = lesson(trainer, name, made, photos)
-    base, weights, before = output(one.model), one.model.fingerprint(), one.adapter.state_dict()
-    before = {key: value.clone() for key, value in before.items()}
+    base, still = output(one.model), frozen(one.model)
+    before = {key: value.clone() for key, value in one.adapter.state_dict().items()}
     ticks = one.run()
     assert [tick.step for tick in ticks] == [1, 2, 3]
     assert all(math.isfinite(value) for tick in ticks for value in tick.floats().values())
     assert any(not torch.equal(value, before[key]) for key, value in one.adapter.state_dict().items())
+    assert [tick.messages[0][:19] for tick in ticks if tick.messages] == ["learning audit: all"]
     trained = output(one.model)
     assert not torch.equal(trained, base)
     with one.adapter.off():
         assert torch.equal(output(one.model), base)
-    assert one.model.fingerprint() == weights
+    now = frozen(one.model)
+    assert still.keys() == now.keys()
+    assert [key for key, value in now.items() if not torch.equal(value, still[key])] == []
 
     fresh = backbone(name, made)
     files.load(fresh, files.save(one.model, one.adapter, tmp_path / "adapter.safetensors"))  # type: ignore[arg-type]
@@ -128,15 +137,65 @@ def test_three_steps(trainer: str, name: str, made: Path, photos: Path, tmp_path
     assert torch.equal(output(again.model), trained)
 
 
+@pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("trainer", TRAINERS)
-def test_stopped_and_resumed_equals_straight(trainer: str, made: Path, photos: Path) -> None:
-    straight = lesson(trainer, "toy", made, photos, steps=5)
+def test_stopped_and_resumed_equals_straight(trainer: str, name: str, made: Path, photos: Path, tmp_path: Path) -> None:
+    """Every number, message and warning, and at the end adapter, optimizer and all other state, bit for bit."""
+    straight = lesson(trainer, name, made, photos, steps=5)
     ticks = straight.run()
-    first = lesson(trainer, "toy", made, photos, steps=5)
+    end = ticks[-1].state()
+    first = lesson(trainer, name, made, photos, steps=5)
     head = first.run(stop=lambda: first.stream.position >= 2)
-    state, position = head[-1].state(), first.stream.position
-    second = lesson(trainer, "toy", made, photos, steps=5)
+    assert len(head) < 5
+    state, position = through_disk(head[-1].state(), tmp_path), first.stream.position
+    torch.manual_seed(99)
+    second = lesson(trainer, name, made, photos, steps=5)
     second.stream.position = position
     tail = second.run(start=head[-1].step, state=state)
-    assert [tick.floats() for tick in head + tail] == [tick.floats() for tick in ticks]
+    assert list(map(told, head + tail)) == list(map(told, ticks))
+    assert differences(tail[-1].state(), end) == []
     assert torch.equal(output(second.model), output(straight.model))
+
+
+def told(tick: Tick) -> tuple[Any, ...]:
+    """What a run's events say of a step."""
+    return tick.step, tick.numbers, tick.safe, tick.messages, tick.warnings
+
+
+def harm(one: Lesson, what: str) -> str:
+    """Make something not finite from the second batch on; the name it must be told by."""
+    name, parameter = next(iter(one.adapter.named_parameters().items()))
+    if what == "weight":
+        parameter.data[0, 0] = math.nan
+    if what == "gradient":
+        parameter.register_hook(lambda gradient: gradient * math.nan)
+    if what == "embedding":
+        embed = one.model.embed
+        one.model.embed = lambda prompts: embed(prompts).map(lambda x: x * math.nan)  # type: ignore[method-assign]
+    if what == "latents":
+        at = one.stream.at
+
+        def spoilt(position: int) -> Batch:
+            batch = at(position)
+            return replace(batch, latents=batch.latents.index_fill(0, torch.tensor([1]), math.inf))
+
+        one.stream.at = spoilt  # type: ignore[method-assign]
+        return f"latents of {one.stream.at(one.stream.position).ids[1]}"
+    return {"weight": f"weight {name}", "gradient": f"gradient of {name}", "embedding": "embedding of '"}[what]
+
+
+@pytest.mark.parametrize("what", ["latents", "embedding", "weight", "gradient"])
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_what_is_not_finite_is_refused_by_name(trainer: str, what: str, made: Path, photos: Path) -> None:
+    """Before anything is changed: the state before the step is still there, to the last bit."""
+    one = lesson(trainer, "toy", made, photos)
+    ticks = one.ticks()
+    good, position = next(ticks).state(), one.stream.position
+    name = harm(one, what)
+    with pytest.raises(NotFinite, match="step 2: .*first bad: ") as caught:
+        next(ticks)
+    assert f"first bad: {name}" in str(caught.value)
+    assert one.stream.position == position
+    if what != "weight":
+        assert caught.value.last is not None
+        assert differences(caught.value.last.state(), good) == []
