@@ -1,0 +1,148 @@
+"""What a run will take before it starts: peak memory of each phase, disk, time; and whether it fits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from studio import memory, plan_disk, plan_time, precision
+from studio.config import RunConfig
+from studio.pipelines import twin
+from studio.pipelines.protocols import Backbone
+from studio.plan_live import nbytes
+from studio.plan_rehearsal import Rehearsal
+from studio.plan_weights import Weights
+
+PICTURES = 8  # the sampler's own batch (pipelines/sampling.py)
+SCORED = 32  # pictures at a time when an embedded subject's run is scored (studio/scores.py)
+# measured on the embedded base (assets/benchmarks/plan.md): what libraries allocate beyond the tensors asked for
+# the CUDA figures are not measured yet; on a CPU the heap keeps much of what operations allocate inside and free
+WORKSPACE = {"cpu": 1.45, "cuda": 1.1}
+FIXED = ("process", "libraries")  # parts no setting changes
+LIBRARIES = {"cpu": 72 * 2**20, "cuda": 32 * 2**20}  # thread stacks, compiled kernels, matrix library workspaces
+
+__all__ = ["Phase", "Plan", "of", "training"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Peak bytes of one phase, by what takes them."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def peak(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The prediction: bytes on `device` per phase, bytes of disk by kind, seconds.
+
+    free: bytes the run can have; speed: where `step` (seconds per step) comes from; notes: what stands on a guess.
+    """
+
+    device: str
+    free: int
+    phases: tuple[Phase, ...]
+    disk: dict[str, int]
+    step: float
+    total: float
+    speed: str
+    notes: tuple[str, ...] = field(default=())
+
+    def phase(self, name: str) -> Phase:
+        """The phase of a name."""
+        return next(phase for phase in self.phases if phase.name == name)
+
+    @property
+    def peak(self) -> Phase:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda phase: phase.peak)
+
+    @property
+    def fits(self) -> bool:
+        return self.peak.peak <= self.free
+
+    def predicted(self) -> dict[str, int]:
+        """Peak bytes by phase."""
+        return {phase.name: phase.peak for phase in self.phases}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "fits": self.fits, "peak": self.peak.peak, "predicted": self.predicted()}
+
+
+def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Plan:
+    """The plan of a run, without computing and without reading weights.
+
+    model: the loaded one with its adapter, which is only looked at; without it, one is made from config files.
+    loaded: bytes of it that this process holds already. Raises UsageError and ModelError as the run would.
+    """
+    device = plan_time.default_device()
+    if model is None:
+        model = hollow(config, device)
+    else:
+        loaded = loaded or nbytes(twin.tensors(model))
+    rehearsal = Rehearsal(config, model, device)
+    weights = Weights.of(config, model)
+    train, flops = rehearsal.train()
+    preview, step_flops = rehearsal.sample(min(PICTURES, plan_disk.shots(config)))
+    cache = rehearsal.cache()[0]
+    if plan_disk.makes_class_pictures(config):
+        cache = max(cache, rehearsal.sample(PICTURES)[0])
+    check = rehearsal.sample(SCORED)[0] if plan_disk.scored(config) else preview
+    worked = {"load": 0, "cache": cache, "train": train, "preview": preview, "export": 0, "check": check}
+    # on a CPU the process itself counts, with every library that is loaded by now
+    baseline = memory.resident() - loaded if device.type == "cpu" else 0
+    phases = tuple(phase(name, peak, weights, device, baseline) for name, peak in worked.items())
+    seconds, speed = plan_time.step(config, flops * config.settings.accumulate, device, model.dtype)
+    drawn = plan_time.pictures(config, step_flops, flops * config.settings.accumulate, seconds)
+    return Plan(
+        device=plan_time.device_name(device),
+        free=memory.free(device),
+        phases=phases,
+        disk=plan_disk.disk(config, model, weights),
+        step=seconds,
+        total=config.settings.steps * seconds + drawn,
+        speed=speed,
+        notes=tuple(rehearsal.notes),
+    )
+
+
+def training(config: RunConfig) -> int:
+    """Predicted peak bytes of the training phase alone, from config files, without FIXED parts: what rungs change."""
+    device = plan_time.default_device()
+    model = hollow(config, device)
+    worked = Rehearsal(config, model, device).train()[0]
+    return changeable(phase("train", worked, Weights.of(config, model), device, 0))
+
+
+def changeable(one: Phase) -> int:
+    """A phase's bytes without FIXED parts."""
+    return sum(size for name, size in one.parts.items() if name not in FIXED)
+
+
+def hollow(config: RunConfig, device: torch.device) -> Backbone:
+    """The config's model with its adapter, without weights."""
+    model = twin.hollow(config.model, precision.dtype(config.settings, device))
+    with torch.device(model.device):
+        config.settings.adapter.build(model)
+    return model
+
+
+def phase(name: str, worked: int, weights: Weights, device: torch.device, baseline: int) -> Phase:
+    """A phase's parts: what lies there all the time, and what its work adds at its peak."""
+    parts = {"process": baseline} if baseline else {}
+    parts |= weights.resident(name)
+    if name == "train":
+        gradients = min(weights.gradients, worked)
+        parts |= {"gradients": gradients, "activations": worked - gradients}
+    elif worked:
+        parts["activations"] = worked
+    if worked:
+        parts["libraries"] = int(worked * (WORKSPACE[device.type] - 1)) + LIBRARIES[device.type]
+    return Phase(name, {key: value for key, value in parts.items() if value})
