@@ -1,0 +1,66 @@
+"""What a run works with, brought together in the same way by every process: model, pictures, adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from studio import class_pictures, loop, ranks, snapshot
+from studio.basis import Basis
+from studio.config import RunConfig
+from studio.pipelines import attention, backbone
+from studio.pipelines.adapters.lora import LoRA
+from studio.pipelines.cache import Cache, Embeddings
+from studio.pipelines.data import Dataset, DataStream
+from studio.pipelines.protocols import Backbone
+from studio.precision import deterministic, dtype
+from studio.thrift import Thrift
+
+
+@dataclass
+class Materials:
+    """classes: pictures of the class, once there are any; basis: what all of it is, by fingerprints; thrift: what
+    saves memory.
+    """
+
+    config: RunConfig
+    model: Backbone
+    dataset: Dataset
+    classes: Dataset | None
+    adapter: LoRA
+    engine: loop.Engine
+    basis: Basis
+    thrift: Thrift
+
+    @classmethod
+    def gather(cls, config: RunConfig, check: Callable[[], None]) -> Materials:
+        """Everything loaded and read. check: called where loading can be stopped."""
+        settings, device = config.settings, ranks.device()
+        deterministic(settings.deterministic, device)  # before anything touches the device
+        model = backbone.load(config.model, device, dtype(settings, device))
+        check()
+        thrift = Thrift(settings, model)
+        dataset = settings.data.read(model)
+        classes = class_pictures.given(config, model, dataset)
+        attention.install(model.net, settings.attention)
+        snapshot.seed(config.seed)
+        adapter = settings.adapter.build(model)
+        engine = loop.Engine(settings, model, adapter, {})  # a wrong optimizer is said before anything is written
+        basis = Basis.of(config.resolved(config.run, config.runs), model, dataset, classes)
+        return cls(config, model, dataset, classes, adapter, engine, basis, thrift)
+
+    def read(self) -> DataStream:
+        """The stream over the pictures, latents and embeddings through the cache of all runs."""
+        settings, cache = self.config.settings, Cache(self.config.runs / ".cache")
+        stream = DataStream(
+            self.model,
+            self.dataset,
+            batch=settings.batch,
+            seed=self.config.seed,
+            cache=cache,
+            prior=self.classes,
+            share=ranks.join(),
+        )
+        if not settings.adapter.text_encoder:
+            self.model.embed = Embeddings(self.model, cache.folder)  # type: ignore[method-assign]
+        return stream
