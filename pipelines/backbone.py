@@ -108,7 +108,9 @@ class Frozen(ABC):
     def fingerprint(self) -> str:
         """sha256 over the frozen weights of all parts; the same with and without an adapter."""
         parts = [self._digest(name) for name in sorted(self.modules())]
-        return digest({}, [*parts, self.vae_fingerprint(), dict(self.scheduler.config)])
+        # diffusers' own notes among the settings come in another order in every process
+        schedule = {key: value for key, value in self.scheduler.config.items() if not key.startswith("_")}
+        return digest({}, [*parts, self.vae_fingerprint(), schedule])
 
     def text_fingerprint(self) -> str:
         """sha256 of what decides the text embeddings."""

@@ -1,4 +1,4 @@
-"""Benchmarks, as ratios against a baseline run side by side: `python -m studio.bench loop|attention|subjects|peer`."""
+"""Benchmarks, as ratios against a baseline run side by side: `python -m studio.bench loop|attention|subjects|...`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from studio.precision import dtype
 class Bench:
     """Measure something and print it as a ratio with its spread."""
 
-    name: tyro.conf.Positional[Literal["loop", "attention", "subjects", "peer"]]
-    """loop: ours over a bare one; attention: kernels over SDPA; subjects: what is learned; peer: diffusers' script."""
+    name: tyro.conf.Positional[Literal["loop", "attention", "subjects", "peer", "kills", "plan"]]
+    """loop: ours over a bare one; attention: kernels over SDPA; subjects: what is learned; peer: diffusers' script;
+    kills: runs killed anywhere end with the same bits; plan: predicted against measured memory."""
     model: str = "embedded"
     """The model to measure on."""
     batch: int = 4
@@ -44,8 +45,12 @@ class Bench:
     script: Annotated[Path, tyro.conf.arg(help="For `peer`: diffusers' train_dreambooth_lora.py of its release")] = (
         Path("train_dreambooth_lora.py")
     )
+    kills: int = 300
+    """For `kills`: at random moments."""
+    faults: int | None = None
+    """For `kills`: how many faults at file operations; without it, every one at every operation (an hour or two)."""
     out: Path = Path("build/bench")
-    """Where `subjects` and `peer` keep their runs."""
+    """Where `subjects` and `peer` keep their runs, and `kills` puts its kills.md."""
 
 
 @dataclass
@@ -160,8 +165,23 @@ def bench_peer(bench: Bench, console: Console) -> None:
     found.run(bench.script, bench.model, bench.batch, bench.steps, bench.rounds, bench.out, console)
 
 
+def bench_kills(bench: Bench, console: Console) -> None:
+    """Runs killed at random moments and at file operations, held against an undisturbed one."""
+    from studio import bench_kills as found
+
+    found.run(bench.kills, bench.faults, bench.seeds[0], bench.out, console)
+
+
+def bench_plan(bench: Bench, console: Console) -> None:
+    """Predicted against measured peak memory of the demo with several settings."""
+    from studio import bench_plan as found
+
+    found.run(console)
+
+
 RUN: dict[str, Callable[[Bench, Console], None]] = {
     "loop": bench_loop, "attention": bench_attention, "subjects": bench_subjects, "peer": bench_peer,
+    "kills": bench_kills, "plan": bench_plan,
 }  # fmt: skip
 
 

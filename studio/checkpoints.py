@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from studio.pipelines.errors import MemoryShortage
+from studio.disk import need_room, room
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, "Tensor"]
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+Mark = Literal["best", "pinned"]
+BEST: Mark = "best"
+PINNED: Mark = "pinned"
+NAME = re.compile(r"step-(\d{1,18})")
+SPARE = 2**20  # bytes for what is not counted: file headers, folders
 
 
 @dataclass(frozen=True)
@@ -43,48 +45,27 @@ class Checkpoint:
         return load_file(path) if path.is_file() else {}
 
 
-@contextmanager
-def room(folder: Path, what: str, kept: str) -> Iterator[None]:
-    """Turns a full disk into one line that says what was not written and what was kept.
-
-    Raises MemoryShortage.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL and "No space left" not in str(error):
-            raise
-        raise MemoryShortage(f"the disk of {folder} is full: {what} was not written; {kept}") from error
-
-
-def need_room(folder: Path, size: int, what: str, kept: str) -> None:
-    """Raises MemoryShortage when fewer than `size` bytes are free where `folder` lies."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        figures = f"{size / 2**20:.0f} MB needed, {free / 2**20:.0f} MB free"
-        raise MemoryShortage(f"not enough disk in {folder} for {what} ({figures}); {kept}")
-
-
 def save(folder: Path, step: int, tensors: Mapping[str, Tensors], meta: Mapping[str, Any], kept: str) -> Path:
     """Writes `folder`/step-000500 with one safetensors file per group, meta.json and a hashed manifest.
 
-    Raises MemoryShortage when the disk is full; what was there before stays.
+    Marks of an older checkpoint of that step stay. Raises DiskFull; what was there before stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
+    said = json.dumps({"step": step, **meta}, indent=1).encode()
     size = sum(t.numel() * t.element_size() for group in tensors.values() for t in group.values())
     what = f"the checkpoint of step {step}"
-    need_room(folder, size + 2**20, what, kept)
+    need_room(folder, size + len(said) + SPARE, what, kept)
     stage = folder / f".writing-{os.getpid()}"
     try:
         with room(folder, what, kept):
-            write(stage, step, tensors, meta)
+            write(stage, step, tensors, said)
             return publish(stage, folder / f"step-{step:06d}")
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def write(stage: Path, step: int, tensors: Mapping[str, Tensors], meta: Mapping[str, Any]) -> None:
+def write(stage: Path, step: int, tensors: Mapping[str, Tensors], meta: bytes) -> None:
     """The checkpoint's files, each flushed to the disk; the manifest comes last."""
     from safetensors.torch import save as to_bytes
 
@@ -94,7 +75,7 @@ def write(stage: Path, step: int, tensors: Mapping[str, Tensors], meta: Mapping[
             stage / f"{name}.safetensors",
             to_bytes({k: t.detach().cpu().contiguous() for k, t in group.items()}),
         )
-    sync(stage / "meta.json", json.dumps({"step": step, **meta}, indent=1).encode())
+    sync(stage / "meta.json", meta)
     hashes = {path.name: digest(path) for path in sorted(stage.iterdir())}
     sync(stage / "manifest.json", json.dumps({"step": step, "sha256": hashes}, indent=1).encode())
 
@@ -105,6 +86,16 @@ def sync(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can say so."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def digest(path: Path) -> str:
@@ -119,28 +110,40 @@ def digest(path: Path) -> str:
 def publish(stage: Path, final: Path) -> Path:
     """Gives a finished folder its name; an older one of that name goes only after the new one stands."""
     old = final.with_name(f".old-{final.name}")
+    for mark in marks(final):
+        (stage / mark).touch()
+    sync_folder(stage)
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
     stage.rename(final)
+    sync_folder(final.parent)
+    sync_folder(final.parent.parent)
     shutil.rmtree(old, ignore_errors=True)
-    if hasattr(os, "O_DIRECTORY"):  # a rename is on the disk when its folder is
-        handle = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(handle)
-        os.close(handle)
     return final
 
 
 def clear(folder: Path) -> None:
-    """Sweeps what a crash left behind; an old checkpoint without its successor gets its name back."""
+    """Sweeps what a crash left behind; an old checkpoint without its successor gets its name back.
+
+    Only for the process that works in the run.
+    """
     for old in folder.glob(".old-*"):
         final = folder / old.name.removeprefix(".old-")
         if final.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(final)
-    for stage in folder.glob(".writing-*"):
-        shutil.rmtree(stage, ignore_errors=True)
+    for left in (*folder.glob(".writing-*"), *folder.glob(".deleting-*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Takes a checkpoint's name away, then its files: it is never seen half deleted."""
+    hidden = path.with_name(f".deleting-{path.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def damage(folder: Path) -> str:
@@ -153,12 +156,43 @@ def damage(folder: Path) -> str:
     return f"{', '.join(wrong)} changed since it was written" if wrong else ""
 
 
-def latest(folder: Path) -> Checkpoint | None:
-    """The newest valid checkpoint; damaged ones are named in a warning and skipped."""
-    for path in sorted(folder.glob("step-[0-9]*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True):
-        if reason := damage(path):
-            warnings.warn(f"the checkpoint {path} is damaged and was skipped ({reason})", stacklevel=2)
-            continue
-        meta = json.loads((path / "meta.json").read_text("utf-8"))
-        return Checkpoint(path, int(meta.pop("step")), meta)
-    return None
+def steps(folder: Path) -> dict[int, Path]:
+    """The checkpoints by step, oldest first; their files are not looked at."""
+    named = {path: NAME.fullmatch(path.name) for path in folder.glob("step-*")}
+    return dict(sorted((int(match[1]), path) for path, match in named.items() if match and path.is_dir()))
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint, and what is wrong with those that are newer."""
+    damaged: list[str] = []
+    for path in reversed(steps(folder).values()):
+        if not (reason := damage(path)):
+            meta = json.loads((path / "meta.json").read_text("utf-8"))
+            return Checkpoint(path, int(meta.pop("step")), meta), damaged
+        damaged.append(f"the checkpoint {path} is damaged and was skipped ({reason})")
+    return None, damaged
+
+
+def marks(path: Path) -> list[Mark]:
+    """What a checkpoint is marked as."""
+    return [mark for mark in (BEST, PINNED) if (path / mark).exists()]
+
+
+def mark(path: Path, name: Mark) -> None:
+    """Marks a checkpoint, by an empty file of that name: `pinned` is never deleted, `best` is one only."""
+    (path / name).touch()
+    sync_folder(path)
+    for other in steps(path.parent).values():
+        if name == BEST and other != path:
+            (other / BEST).unlink(missing_ok=True)
+
+
+def superfluous(folder: Path, step: int, last: int, best: bool, pinned: Collection[int]) -> list[Path]:
+    """What may be deleted once the checkpoint of `step` stands: older than the `last` newest, and not to be kept.
+
+    last: 0 keeps all; best: the marked one is kept; pinned: steps that are kept. Newer ones are left alone.
+    """
+    older = {number: path for number, path in steps(folder).items() if number <= step}
+    kept = {*pinned, *list(older)[-last:], step}
+    spared = {PINNED, *([BEST] if best else [])}
+    return [path for number, path in older.items() if last and number not in kept and not spared & {*marks(path)}]

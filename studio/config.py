@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, model_validator
 
 from studio import registry
-from studio.mistakes import explain
+from studio.mistakes import brief, explain, keys
 from studio.pipelines import assets
+from studio.pipelines.confine import is_inside
 from studio.pipelines.errors import UsageError
 from studio.pipelines.settings import Part
 from studio.toml import flatten, nones, parse, read, update, write
@@ -82,6 +83,8 @@ def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = 
     name = trainer or top.get("trainer") or "dreambooth"
     config = registry.trainer(name).Config
     advice = recommended(str(top.get("model", "embedded")), name)
+    if named := [key for key in paths(config) if inner(advice, key) is not None]:
+        raise UsageError(f"the model's studio.toml sets {named[0]}, but a model may not name files; delete that line")
     settings: dict[str, Any] = {}
     for layer in [advice, *(dict(layer.get("settings", {})) for layer in layers)]:
         settings = merge(settings, nones(layer, config))
@@ -91,10 +94,39 @@ def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = 
         raise UsageError(explain(error, RunConfig, config, name, file)) from None
 
 
+def paths(config: type[BaseModel]) -> list[str]:
+    """The dotted names of the settings that are paths."""
+    return [key for key in keys(config) if "Path" in str(annotation(config, key))]
+
+
+def annotation(config: Any, key: str) -> Any:
+    """The type of a setting by its dotted name."""
+    head, _, rest = key.partition(".")
+    found = config.model_fields[head].annotation
+    return annotation(found, rest) if rest else found
+
+
+def inner(values: Any, key: str) -> Any:
+    """A value by its dotted name; None where there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values
+
+
+def check_place(file: Path, runs: Path) -> None:
+    """UsageError when a config would have runs written elsewhere than here or beside it: it may be a stranger's."""
+    places = [Path.cwd(), file.absolute().parent, *([file.absolute().parents[1]] if file.name == "run.toml" else [])]
+    if not any(is_inside(place, runs) for place in places):
+        raise UsageError(f"{file}: runs = '{runs}' is neither here nor beside it; to allow it: --runs {runs}")
+
+
 def recommended(model: str, trainer: str) -> dict[str, Any]:
     """What a model advises for a trainer: its `[settings]`, then its table of the trainer's name."""
     advice = assets.recommended(model)
-    return merge(advice.get("settings", {}), advice.get(trainer, {}))
+    tables = [advice.get(name, {}) for name in ("settings", trainer)]
+    if not all(isinstance(table, Mapping) for table in tables):
+        raise UsageError(f"studio.toml of {model}: [settings] and [{trainer}] should be tables; correct or delete it")
+    return merge(*tables)
 
 
 def merge(below: Layer, above: Layer) -> dict[str, Any]:
@@ -112,6 +144,8 @@ def layer(path: Path | str) -> Layer:
     Raises UsageError when it cannot be read or has a table of another trainer.
     """
     values = read(Path(path))
+    if not isinstance(values.get("trainer", ""), str):
+        raise UsageError(f"{path}: trainer = {brief(values['trainer'])}: should be a name; see `studio list trainers`")
     tables = [key for key, value in values.items() if isinstance(value, Mapping)]
     trainer = values.get("trainer") or (tables[0] if len(tables) == 1 else "dreambooth")
     others = [key for key in tables if key != trainer]
@@ -119,6 +153,8 @@ def layer(path: Path | str) -> Layer:
         hint = registry.nearest(others[0], [trainer])
         raise UsageError(f"{path}: there is a table [{others[0]}], but trainer = '{trainer}'{hint}")
     settings = values.pop(trainer, {})
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"{path}: {trainer} = {brief(settings)}: should be a table, [{trainer}]")
     return {**values, "trainer": trainer, "settings": settings}
 
 

@@ -78,7 +78,7 @@ def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple
     with ExitStack() as after:  # diffusers warns about every part of a pipeline that a LoRA file leaves alone
         after.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity_error()
-        pipe.load_lora_weights(str(file.parent), weight_name=file.name)
+        pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": previews.steps, "guidance_scale": previews.guidance_scale}
     seed = torch.Generator().manual_seed(shot.seed)

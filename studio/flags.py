@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ValidationError
 
 from studio.commands.form import parse
-from studio.config import Layer, RunConfig, from_toml, layer, make
+from studio.config import Layer, RunConfig, check_place, from_toml, layer, make
 from studio.mistakes import explain, keys
 from studio.pipelines.assets import assets_folder
 from studio.pipelines.errors import UsageError
@@ -40,8 +40,10 @@ class Wishes:
     resume: bool = dataclasses.field(default=False, metadata={"help": "Go on with a run; an error if there is none"})
     fresh: bool = dataclasses.field(default=False, metadata={"help": "Start a new run, under a free name if need be"})
     dry_run: bool = dataclasses.field(default=False, metadata={"help": "Print the complete config and do nothing"})
+    accept_change: bool = dataclasses.field(
+        default=False, metadata={"help": "Go on with a run although its config, pictures or base model changed"}
+    )
     json: bool = dataclasses.field(default=False, metadata={"help": "Events as JSON lines on stdout"})
-    traceback: bool = dataclasses.field(default=False, metadata={"help": "Show the traceback of an error"})
 
 
 def demo() -> Path:
@@ -49,7 +51,7 @@ def demo() -> Path:
     return assets_folder() / "configs" / "demo.toml"
 
 
-def read(args: Sequence[str]) -> tuple[RunConfig, Wishes]:
+def read(args: Sequence[str], command: str = "train") -> tuple[RunConfig, Wishes]:
     """The config and the wishes of `studio train ARGS`.
 
     Raises UsageError in one line; SystemExit(0) after printing help.
@@ -58,7 +60,7 @@ def read(args: Sequence[str]) -> tuple[RunConfig, Wishes]:
     tokens = [unaliased(token) for token in rest]
     base = lowest(what, tokens)
     try:
-        values = filled(form(base), tokens, base)
+        values = filled(form(base), tokens, base, command)
         top = {name: getattr(values, name) for name in TOP}
         config = RunConfig(trainer=base.trainer, settings=values.settings, **top)
     except ValidationError as error:
@@ -76,7 +78,10 @@ def lowest(what: str, tokens: list[str]) -> RunConfig:
     model = value_of("--model", tokens)
     flags: Layer = {"model": model} if model else {}
     if what.endswith(".toml") or Path(what).is_file():
-        return from_toml(what, flags)
+        config = from_toml(what, flags)
+        if not value_of("--runs", tokens):
+            check_place(Path(what), config.runs)
+        return config
     if what or value_of("--data.folder", tokens):
         return make(what, flags=flags)
     return make(toml=layer(demo()), flags=flags, file=str(demo()))
@@ -117,11 +122,11 @@ def form(base: RunConfig) -> Any:
     return dataclasses.make_dataclass("Train", fields, frozen=True)
 
 
-def description(base: RunConfig) -> str:
+def description(base: RunConfig, command: str) -> str:
     """The head of the help: how to call it, the trainer's own words, the short flags."""
     words = (trainer_named(base.trainer).__doc__ or "").strip()
     short = ", ".join(f"--{alias} = --{name}" for alias, name in ALIASES.items())
-    return f"studio train [TRAINER | run.toml] [OPTIONS]\n\n{base.trainer}: {words}\n\nShort: {short}"
+    return f"studio {command} [TRAINER | run.toml] [OPTIONS]\n\n{base.trainer}: {words}\n\nShort: {short}"
 
 
 def names(config: type[Part]) -> list[str]:
@@ -130,13 +135,13 @@ def names(config: type[Part]) -> list[str]:
     return [*TOP, *wishes, *keys(config), *(alias.replace("-", "_") for alias in ALIASES)]
 
 
-def filled(form: type[T], tokens: list[str], base: RunConfig) -> T:
+def filled(form: type[T], tokens: list[str], base: RunConfig, command: str) -> T:
     """The form filled by tyro.
 
     Raises ValidationError for a value out of bounds, whatever tyro made of it, UsageError for other mistakes.
     """
     try:
-        return parse(form, tokens, "train", names(type(base.settings)), description=description(base))
+        return parse(form, tokens, command, names(type(base.settings)), description=description(base, command))
     except UsageError as error:
         raise error.__cause__ if isinstance(error.__cause__, ValidationError) else error from None
 

@@ -16,6 +16,8 @@ from studio.rate import Rate, memory
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+# the text, and what it says in words
+SAID = ("message", "path", "parts", "data", "changes", "predicted", "measured", "free", "name")
 Kind = Literal["auto", "live", "plain", "json"]
 QUIET_SECONDS = 3.0
 
@@ -24,7 +26,7 @@ def words(event: Event) -> str:
     """A named event as a sentence."""
     fields = event.fields
     text = fields.get("message") or fields.get("path") or ""
-    rest = [f"{key} {value}" for key, value in fields.items() if key not in ("message", "path")]
+    rest = [f"{key} {value}" for key, value in fields.items() if key not in SAID]
     return " ".join(
         str(part) for part in [*([] if event.event == "message" else [f"{event.event}:"]), text, *rest] if part
     )

@@ -51,7 +51,7 @@ def find(name: str, model: str, runs: Path) -> Source:
     if not file.is_file():
         raise UsageError(f"the run '{run.name}' has no {NAME} yet: `studio train` of its run.toml goes on with it")
     header = files.header(file)
-    return Source(run.name, file, model or header.get("base_model", "embedded"), words(header))
+    return Source(run.name, file, model or run.summary()["model"] or "embedded", words(header))
 
 
 def words(header: dict[str, str]) -> dict[str, str]:

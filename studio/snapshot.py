@@ -72,6 +72,13 @@ def randomness() -> dict[str, Any]:
     }
 
 
+def seed(number: int) -> None:
+    """Starts every global random generator from one number."""
+    random.seed(number)
+    np.random.seed(number % 2**32)  # numpy takes no larger one
+    torch.manual_seed(number)
+
+
 def set_randomness(state: dict[str, Any]) -> None:
     """Puts the global random generators where `randomness` found them."""
     torch.set_rng_state(state["torch"].cpu())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from studio import checkpoints, events
-from studio.checkpoints import Checkpoint, Tensors, room
+from studio.basis import Basis, differences, fixed, numbers
+from studio.checkpoints import Checkpoint, Tensors
+from studio.disk import room
 from studio.events import Event
 from studio.pipelines.errors import UsageError
 from studio.registry import nearest
@@ -21,8 +25,7 @@ if TYPE_CHECKING:
 
 State = Literal["new", "unfinished", "done"]
 NAME = re.compile(r"[^\W_][\w.-]{0,99}")
-# what may differ between two starts of a run: where it lies, and settings that leave the numbers alone
-FREE = re.compile(r"(run|runs|settings\.(save_every|previews(\..*)?))$")
+MANY = 12  # changes that are shown
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,16 @@ class Run:
         return self.folder / "run.toml"
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def stop_file(self) -> Path:
+        """Whoever makes this file asks the run to stop."""
+        return self.folder / "stop"
+
+    @property
     def samples(self) -> Path:
         """The folder of the pictures, made when it is asked for."""
         path = self.folder / "samples"
@@ -55,7 +68,7 @@ class Run:
     def log(self, event: Event) -> None:
         """Adds one line to events.jsonl.
 
-        Raises MemoryShortage when the disk is full.
+        Raises DiskFull.
         """
         with room(self.folder, "an event", "checkpoints are kept; free some space and run the same command again"):
             events.append(self.folder / "events.jsonl", event)
@@ -79,7 +92,7 @@ class Run:
         wanted = self.summary().get("steps", 0) if steps is None else steps
         if done is not None and done.step >= wanted:
             return "done"
-        begun = (self.folder / "events.jsonl").exists() or (self.folder / "checkpoints").is_dir()
+        begun = (self.folder / "events.jsonl").exists() or self.checkpoints.is_dir()
         return "unfinished" if begun else "new"
 
     def summary(self) -> dict[str, Any]:
@@ -93,17 +106,26 @@ class Run:
     def save_checkpoint(self, step: int, tensors: Mapping[str, Tensors], meta: Mapping[str, Any]) -> Path:
         """Writes checkpoints/step-000500: a safetensors file per group of tensors, and `meta` as JSON.
 
-        Raises MemoryShortage when the disk is full; older checkpoints are kept.
+        Raises DiskFull; older checkpoints are kept.
         """
-        folder = self.folder / "checkpoints"
-        kept = sorted(path.name for path in folder.glob("step-[0-9]*"))
-        what = f"kept: {kept[-1]}" if kept else "no checkpoint so far"
+        older = list(checkpoints.steps(self.checkpoints).values())
+        what = f"kept: {older[-1].name}" if older else "no checkpoint so far"
         advice = f"{what}; free some space and run the same command again"
-        return checkpoints.save(folder, step, tensors, meta, advice)
+        return checkpoints.save(self.checkpoints, step, tensors, meta, advice)
 
     def latest(self) -> Checkpoint | None:
         """The newest valid checkpoint; damaged ones are named in a warning and skipped."""
-        return checkpoints.latest(self.folder / "checkpoints")
+        found, damaged = checkpoints.newest(self.checkpoints)
+        for reason in damaged:
+            warnings.warn(reason, stacklevel=2)
+        return found
+
+    def basis(self) -> Basis | None:
+        """What the last start trained with, or was told to go on with; None where env.json does not say."""
+        try:
+            return Basis.read(json.loads((self.folder / "env.json").read_text("utf-8"))["basis"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -122,18 +144,24 @@ class Run:
 
     def begun(self) -> bool:
         """Whether there is anything that another config would spoil: a step taken or a checkpoint."""
-        return (self.folder / "checkpoints").is_dir() or any(e.phase == "train" for e in self.events())
+        return self.checkpoints.is_dir() or any(e.phase == "train" for e in self.events())
+
+    def done_steps(self) -> int:
+        """How many steps are saved."""
+        done = self.last("done")
+        return max([*checkpoints.steps(self.checkpoints), done.step if done else 0, 0])
 
     def asks_to_stop(self) -> bool:
         """Whether somebody put a file called `stop` into the folder."""
-        return (self.folder / "stop").exists()
+        return self.stop_file.exists()
 
     def write(self, name: str, text: str) -> Path:
         """Writes a text file of the folder aside and renames it."""
         path, aside = self.folder / name, self.folder / f".{name}.writing"
         with room(self.folder, name, "what was there is kept"):
-            aside.write_text(text, encoding="utf-8")
+            checkpoints.sync(aside, text.encode())
             aside.replace(path)
+            checkpoints.sync_folder(self.folder)
         return path
 
 
@@ -143,11 +171,15 @@ class Store:
 
     folder: Path = Path("runs")
 
-    def create(self, config: RunConfig) -> Run:
+    def place(self, config: RunConfig) -> Run:
+        """Where the run of a config lies, or will lie. Nothing is written; UsageError for a bad name."""
+        return Run(self.folder.absolute() / self.name(config))
+
+    def create(self, config: RunConfig, accept: bool = False) -> Run:
         """The run of a config: a new folder, or the one of that name if its config allows to go on.
 
-        `steps` may grow, previews may change: run.toml then says so, comments kept. A `stop` file is removed.
-        Raises UsageError for a bad name, or with the differences when the folder belongs to another config.
+        `steps` may grow, previews may change; with `accept`, anything that can: run.toml then says so, comments
+        kept. Raises UsageError for a bad name, or with the differences when the folder belongs to another config.
         """
         from studio.config import to_toml, update_toml
 
@@ -158,9 +190,7 @@ class Store:
                 run.folder.mkdir(parents=True, exist_ok=True)
             run.write("run.toml", to_toml(config))
             return run
-        if run.begun():
-            refuse_another(run, config)
-        (run.folder / "stop").unlink(missing_ok=True)
+        refuse_another(run, config, accept)
         if run.config() != config:
             run.write("run.toml", update_toml(run.config_file.read_text("utf-8"), config))
         return run
@@ -215,25 +245,35 @@ class Store:
 
 
 def same(run: Run, config: RunConfig) -> bool:
-    """Whether a run's folder would be reopened by a config."""
+    """Whether a run's folder belongs to a config; more steps may be asked for."""
     try:
-        refuse_another(run, config.resolved(run.name, run.folder.parent))
+        old, new = numbers(run.config()), numbers(config.resolved(run.name, run.folder.parent))
     except UsageError:
         return False
-    return True
+    return not differences(old, new)
 
 
-def refuse_another(run: Run, config: RunConfig) -> None:
-    """Raises UsageError with the differences, unless `config` is the run's (steps may have grown)."""
-    from studio.config import flat
+def refuse_another(run: Run, config: RunConfig, accept: bool = False) -> None:
+    """Raises UsageError unless a run can go on with a config: with its own, or with `accept` one like it."""
+    from studio import ladder  # what an earlier start had to change for want of memory is no other config
 
-    old, new = flat(run.config()), flat(config)
-    grown = old.get("settings.steps", 0) <= new.get("settings.steps", 0)
-    differences = [
-        f"{key.removeprefix('settings.')}: {old.get(key)} -> {new.get(key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not FREE.match(key) and not (key == "settings.steps" and grown)
-    ]
-    if differences:
-        shown = ", ".join(differences[:6]) + (f" and {len(differences) - 6} more" if len(differences) > 6 else "")
-        raise UsageError(f"the run '{run.name}' exists with another config ({shown}); give another --run, or --fresh")
+    config = ladder.remembered(run, config)
+    done, steps = run.done_steps(), config.settings.steps
+    if steps < done:
+        raise UsageError(
+            f"steps = {steps}, but the run '{run.name}' has done {done}: steps only grow; "
+            f"give at least {done}, another --run, or --fresh"
+        )
+    if not run.begun():
+        return
+    old, new = numbers(run.config()), numbers(config)
+    refuse(run, differences(old, new), fixed(old, new) if done else "", accept)
+
+
+def refuse(run: Run, changes: Sequence[str], never: str, accept: bool) -> None:
+    """Raises UsageError with the changes, unless there are none, or `accept` and none is for `never`."""
+    if not changes or (accept and not never):
+        return
+    ways = f"this cannot be changed: {never}" if never else "--accept-change goes on with it"
+    said = "; ".join(changes[:MANY]) + (f" and {len(changes) - MANY} more" if len(changes) > MANY else "")
+    raise UsageError(f"the run '{run.name}' was made otherwise ({said}); {ways}; or give another --run, or --fresh")

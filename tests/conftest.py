@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parents[1]
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long `tests/test_kill.py` goes on."""
+    parser.addoption("--kills", type=int, default=5, help="kills at random moments in the kill test (5)")
+
+
 @pytest.fixture
 def root() -> Path:
     """The checkout."""

@@ -15,6 +15,7 @@ from studio.pipelines.protocols import Adapter, Backbone, Stream
 from studio.pipelines.settings import Part
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
+Quantize = Literal["no", "int8"]
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,20 @@ class Settings(Part):
         "auto"
     )
     attention: Annotated[str, Field(description="auto, sdpa, matmul, chunked or xformers")] = "auto"
+    deterministic: Annotated[
+        bool, Field(description="On a GPU: deterministic algorithms, slower; a CPU is exact anyway")
+    ] = False
     gradient_checkpointing: Annotated[bool, Field(description="Less memory for about a third more time")] = False
+    free_encoders: Annotated[bool, Field(description="Text encoders and autoencoder wait aside in training")] = False
+    quantize: Annotated[Quantize, Field(description="Linear layers of the frozen network in 8 bits")] = "no"
+    offload: Annotated[bool, Field(description="The frozen network waits in main memory, layer by layer")] = False
     save_every: Annotated[int, Field(ge=0, description="Steps between checkpoints; 0: only at the end")] = 0
+    keep_last: Annotated[int, Field(ge=0, description="Newest checkpoints that are kept; 0: all")] = 0
+    keep_best: Annotated[bool, Field(description="Keep the checkpoint that scores best, however old it is")] = True
+    keep_steps: Annotated[tuple[int, ...], Field(description="Steps whose checkpoints are never deleted")] = ()
+    disk_wait: Annotated[
+        float, Field(ge=0, description="Minutes that the run waits for room when the disk is full; 0: it ends")
+    ] = 60.0
     adapter: Annotated[lora.Config, Field(description="Which weights learn")] = lora.Config()
     data: Annotated[Pictures, Field(description="What it learns from")] = Pictures()
     previews: Annotated[Previews, Field(description="Pictures made on the way")] = Previews()

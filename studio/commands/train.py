@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio import flags, subjects
+from studio import flags, logs, ranks, subjects
 from studio.config import RunConfig, to_toml
 from studio.pipelines.errors import UsageError
 from studio.progress import Progress
@@ -12,28 +12,41 @@ from studio.store import Store
 def main(args: list[str]) -> int:
     """Runs `studio train ARGS`."""
     config, wishes = flags.read(args)
+    if ranks.rank():
+        return beside(wishes)
     config = named(subjects.resolve(config), wishes)
     if wishes.dry_run:
         print(to_toml(config.resolved(config.run, config.runs)), end="")
         return 0
     from studio.train import train
 
+    logs.hush()
     with Progress(config.settings.steps, "json" if wishes.json else "auto") as progress:
-        train(config, progress)
+        train(config, progress, wishes.accept_change)
+    return 0
+
+
+def beside(wishes: flags.Wishes) -> int:
+    """A further process of a run on several: the first one speaks and writes for all."""
+    if not wishes.dry_run:
+        from studio.follower import follow
+
+        logs.hush()
+        follow()
     return 0
 
 
 def named(config: RunConfig, wishes: flags.Wishes) -> RunConfig:
-    """The config with the run name that --resume or --fresh asks for.
+    """The config with the run name that --resume, --accept-change or --fresh asks for.
 
-    Raises UsageError for both at once, and when there is nothing to resume.
+    Raises UsageError for two that exclude each other, and when there is nothing to resume.
     """
     store = Store(config.runs)
-    if wishes.resume and wishes.fresh:
-        raise UsageError("--resume and --fresh exclude each other")
+    if wishes.fresh and (wishes.resume or wishes.accept_change):
+        raise UsageError(f"--{'resume' if wishes.resume else 'accept-change'} and --fresh exclude each other")
     if wishes.fresh:
         return config.model_copy(update={"run": store.free(config.run or store.today(config))})
-    if wishes.resume:
+    if wishes.resume or wishes.accept_change:
         name = store.name(config)
         store.open(name)
         return config.model_copy(update={"run": name})

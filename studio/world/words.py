@@ -59,10 +59,9 @@ def ending(text: CLIPTextModel, ids: Tensor) -> Tensor:
 def teach(
     text: CLIPTextModel, tokenizer: CLIPTokenizer, draw: scenes.Draw, folder: Path, captions: int, device: torch.device
 ) -> float:
-    """Train `text` (or go on) on `captions` captions, then freeze it.
+    """Train `text` (or go on) on `captions` captions and freeze it; the share of held-out attributes read rightly.
 
-    One linear head per attribute reads the mean state from the end-of-text token on; the loss is the sum of their
-    cross-entropies. Returns the share of attributes read rightly from captions that were not trained on.
+    One linear head per attribute reads the mean state from the end-of-text token on; cross-entropies are summed.
     """
     known, size = vocabulary(draw), 128
     heads = nn.ModuleDict({n: nn.Linear(text.config.hidden_size, len(words)) for n, words in known.items()}).to(device)

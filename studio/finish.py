@@ -1,0 +1,75 @@
+"""What a trained run ends with: the exported files, the proof that they load, the grid, the scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL.Image import Image
+from torchvision.transforms.functional import to_pil_image
+
+from studio import export, pictures, scores, subjects
+from studio.pipelines.errors import StudioError
+from studio.session import Session
+
+SCORE_SEEDS = 2
+
+
+def finish(session: Session, made: list[Image]) -> None:
+    """Export, draw the grid, check the file in a fresh stock pipeline, score. made: the adapter's previews."""
+    write(session)
+    draw(session, made)
+    check(session, made[0])
+    try:
+        score(session)
+    except StudioError as problem:  # the adapter is finished: it only stays unscored
+        session.journal("warning", message=f"no scores: {problem}")
+
+
+def write(session: Session) -> None:
+    """The adapter's files."""
+    journal, data = session.journal, session.dataset
+    journal.enter("export")
+    journal.stop.check()
+    base = session.config.model
+    base = Path(base).name if Path(base).exists() else base  # the file travels: no path of this machine in it
+    about = {"trigger": data.trigger, "class_word": data.class_word, "base_model": base}
+    for path in journal.patiently(lambda: export.write(session.model, session.adapter, session.run.folder, about)):
+        journal("message", message=f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def draw(session: Session, made: list[Image]) -> None:
+    """The grid: base model and adapter side by side."""
+    references = [to_pil_image(subjects.read(example.path)) for example in session.dataset.examples[:6]]
+    columns = {"base": session.base, "adapter": made}
+    sheet = pictures.grid(columns, [shot.caption for shot in session.shots], references)
+    pictures.save(sheet, session.run.folder / "grid.png", run=session.run.name)
+    session.journal("preview", path="grid.png", message="base | adapter")
+
+
+def check(session: Session, expected: Image) -> None:
+    """The exported file draws the same picture in a pipeline that knows nothing of the run."""
+    journal, config = session.journal, session.config
+    journal.enter("check")
+    journal.stop.check()
+    file = session.run.folder / export.NAME
+    if config.settings.quantize != "no":  # a fresh model is not quantised, and draws with other weights
+        journal("warning", message=f"{file.name} was not compared: the run's base model is quantised")
+        return
+    seen = export.check(config.model, session.model, file, session.shots[0], config.settings.previews, expected)
+    far = f"mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"
+    journal("message", message=f"{file.name} in a fresh {seen.by}: {far}")
+
+
+def score(session: Session) -> None:
+    """On a subject that came with the studio: similarity and prompt accuracy beside the base model's."""
+    data, dataset, journal = session.config.settings.data, session.dataset, session.journal
+    subject = subjects.about(data.folder)
+    if subject.get("kind") != "subject" or session.config.model != "embedded" or data.folder is None:
+        return
+    words = (dataset.trigger, dataset.class_word)
+    comparison = scores.Comparison(session.model, data.folder.parent, *words, SCORE_SEEDS)
+    session.count("check", comparison.run())
+    found = comparison.table()
+    scores.write(found, session.run.folder / "scores.json")
+    for name, score in found.items():
+        journal("message", message=f"{name}: {score['value']:.3f} (base {score['base']:.3f})")

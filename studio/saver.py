@@ -1,0 +1,58 @@
+"""A run's checkpoints while it trains: written when there is room, read back, and thinned out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from studio import checkpoints
+from studio.journal import Journal
+from studio.loop import Tick
+from studio.store import Run
+from studio.trainers.base import Settings
+
+
+@dataclass
+class Saver:
+    """Saves ticks. about: what goes into every checkpoint's meta; saved: the last step that is safe on disk."""
+
+    run: Run
+    journal: Journal
+    settings: Settings
+    about: dict[str, Any]
+    saved: int = 0
+
+    def save(self, tick: Tick, position: int) -> None:
+        """Everything that resuming needs, and then the deletion of what it makes superfluous.
+
+        position: of the data stream. Raises DiskFull when waiting for room was in vain, Stopped when somebody
+        asked to stop meanwhile.
+        """
+        if tick.step == self.saved:
+            self.thin(tick.step)  # a crash may have come between a deletion's event and the deletion
+            return
+        state = tick.state()
+        meta = {**state.meta, "position": position, **self.about}
+        folder = self.journal.patiently(lambda: self.run.save_checkpoint(tick.step, state.tensors, meta))
+        if reason := checkpoints.damage(folder):
+            self.journal("warning", message=f"{folder} cannot be read back ({reason}): look after the disk")
+            return
+        self.saved = tick.step
+        self.journal("checkpoint", path=self.name(folder))
+        self.thin(tick.step)
+
+    def thin(self, step: int) -> None:
+        """Deletes older checkpoints beyond `keep_last`, each said first: what an event announced is never lost."""
+        keep = self.settings.keep_last
+        for path in checkpoints.superfluous(
+            self.run.checkpoints, step, keep, self.settings.keep_best, self.settings.keep_steps
+        ):
+            self.journal("deleted", path=self.name(path), message=f"{self.name(path)}, as keep_last = {keep}")
+            try:
+                checkpoints.remove(path)
+            except OSError as error:
+                self.journal("warning", message=f"{path} was not deleted: {error.strerror or error}")
+
+    def name(self, folder: Any) -> str:
+        """A checkpoint's path in the run's folder."""
+        return str(folder.relative_to(self.run.folder))

@@ -1,0 +1,210 @@
+"""One run at work: words, pictures and model brought together, the cache filled, the adapter trained."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from PIL.Image import Image
+
+from studio import audit, class_pictures, loop, plan, previews, registry, snapshot
+from studio.config import RunConfig
+from studio.data_doctor import examine
+from studio.environment import describe
+from studio.guards import NotFinite
+from studio.journal import Journal, Stopped
+from studio.materials import Materials
+from studio.past import Past
+from studio.pipelines.data import DataStream
+from studio.pipelines.data_image import shown
+from studio.pipelines.data_order import digest
+from studio.pipelines.errors import UsageError
+from studio.pipelines.outline import limits
+from studio.saver import Saver
+from studio.store import Run, Store, refuse_another
+
+
+@dataclass
+class Session(Materials):
+    """Everything one run works with.
+
+    past: what an earlier start left; changes: what is different now and was accepted.
+    """
+
+    journal: Journal
+    run: Run
+    past: Past
+    changes: list[str]
+    stream: DataStream = field(init=False)
+    shots: list[previews.Shot] = field(init=False)
+    base: list[Image] = field(init=False)
+
+    @classmethod
+    def begin(cls, config: RunConfig, journal: Journal, run: Run, held: ExitStack, accept: bool) -> Session | None:
+        """Check words and pictures, load the model, open the folder; None when the run is already finished.
+
+        held: keeps the folder for this process. Raises before anything is written.
+        """
+        settings = config.settings
+        settings.data.listing()  # a missing folder is said before a model is loaded, and so is another config
+        if run.config_file.exists():
+            refuse_another(run, config.resolved(run.name, run.folder.parent), accept)
+        made = Materials.gather(config, journal.stop.check)
+        past = Past.of(run)
+        for reason in past.damaged:
+            journal("warning", message=reason)
+            warnings.warn(reason, stacklevel=2)  # stderr: no display hides that steps are done again
+        changes = past.admit(run, made.basis, made.adapter, accept)
+        if run.state(settings.steps) == "done":
+            if changes:
+                raise UsageError(f"the run '{run.name}' is finished: to go on with {changes[0]}, give more --steps")
+            journal("message", message=f"this run is finished: {run.folder}; more --steps go on, --fresh starts anew")
+            return None
+        if not run.config_file.exists():
+            run.folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(run.alone())
+        Store(config.runs).create(config, accept)
+        return cls(**vars(made), journal=journal, run=run, past=past, changes=changes)
+
+    def open(self) -> None:
+        """The run's folder says what the run is made with, and what is different from before."""
+        self.journal.open(self.run, self.config.settings.disk_wait)
+        if self.changes:
+            self.journal("accepted", message="; ".join(self.changes), changes=self.changes)
+        about = describe(model=self.basis.model, data=self.basis.data) | {"basis": self.basis.as_dict()}
+        self.run.write("env.json", json.dumps(about, indent=1) + "\n")
+        parts = audit.inventory(self.adapter)
+        self.journal("audit", message="; ".join(audit.lines(parts)), parts=parts)
+        self.foresee()
+
+    def foresee(self) -> None:
+        """The memory each phase will take, said before and, as it is measured, after."""
+        try:
+            made = plan.of(self.config, self.model)
+        except Exception as problem:  # a model of somebody else's may not bear a rehearsal: it trains all the same
+            self.journal("warning", message=f"no memory plan: {type(problem).__name__}: {problem}")
+            return
+        said = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in made.predicted().items())
+        said = f"peak memory in GiB: {said}; there is {made.free / 2**30:.1f}"
+        self.journal("plan", message=said, predicted=made.predicted(), free=made.free)
+        if not made.fits:
+            self.journal("warning", message=f"by the plan this run does not fit into memory: {said}")
+        self.journal.watch(self.model.device, made.predicted())
+
+    def tell_data(self) -> None:
+        """Every picture that is left out, and every doubt, in the events."""
+        data = self.dataset
+        words = f"{data.trigger} {data.class_word}".strip()
+        report = examine(data, self.model.tokenizers, limits(type(self.model).__module__))
+        said = f"{len(data)} pictures ({data.layout}), called '{words}'"
+        self.journal("message", message=said, data=report.summary())
+        for rejected in data.rejected:
+            self.journal("warning", message=f"left out: {shown(rejected.path)}: {rejected.reason}")
+        for doubt in (*data.warnings, *report.doubts()):
+            self.journal("warning", message=doubt)
+
+    def fill(self) -> None:
+        """Latents and embeddings into the cache, the stream that reads them, the base model's previews."""
+        config = self.config
+        if self.classes is None and class_pictures.wanted(config):
+            self.count("cache", class_pictures.make(config, self.model, self.dataset))
+            place = class_pictures.location(config, self.model, self.dataset)
+            self.classes = class_pictures.read(config, self.model, self.dataset, place)
+        self.stream = self.read()
+        self.count("cache", self.stream.fill())
+        self.shots = previews.shots(config.settings.previews, self.dataset)
+        # made once, for the same prompts and seeds
+        self.base = previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
+
+    def train(self) -> loop.Tick:
+        """The loop; checkpoints and previews on the way. Returns the last tick, Stopped when asked to stop."""
+        settings, start, stop = self.config.settings, self.past.step, self.journal.stop
+        seeds = {"seeds": [shot.seed for shot in self.shots]}  # all there is to the generators of previews
+        saver = Saver(self.run, self.journal, settings, {"basis": self.basis.as_dict(), "previews": seeds}, start)
+        state, position = self.past.state(self.basis, self.engine)
+        if state is not None:
+            self.journal.step = start
+            self.journal("message", message=f"going on from step {start}")
+            last = loop.resting(settings, self.model, self.adapter, {}, state, start)
+            if start >= settings.steps:  # trained to the end, but not exported
+                return last
+            if self.due(start) and not previews.load(self.run.samples, f"{start:06}", self.shots):
+                with last.averaged():
+                    self.preview(f"{start:06}")
+        self.stream.position = position
+        self.journal.enter("train")
+        stop.at_once = False
+        try:
+            with self.thrift.training(self.run.folder):
+                last = self.ticks(saver, start, state)
+            saver.save(last, self.stream.position)
+        finally:
+            stop.at_once = True
+        if last.step < settings.steps:
+            raise Stopped
+        return last
+
+    def ticks(self, saver: Saver, start: int, state: snapshot.State | None) -> loop.Tick:
+        """The loop from `start` to its end; the last tick."""
+        settings, journal, memory = self.config.settings, self.journal, {}  # type: ignore[var-annotated]
+        if state is None:  # whatever was cached or drawn before changes nothing
+            snapshot.seed(digest(self.config.seed, "train"))
+        losses = registry.trainer(self.config.trainer).losses(settings, self.model, self.adapter, self.stream, memory)
+        try:
+            for tick in loop.train(
+                settings, self.model, self.adapter, losses, memory,
+                data=self.stream, start=start, state=state, stop=journal.stop,
+            ):  # fmt: skip
+                journal.step = tick.step
+                journal(numbers=tick.floats())
+                for kind, texts in (("warning", tick.warnings), ("message", tick.messages)):
+                    for text in texts:
+                        journal(kind, message=text)
+                self.on_the_way(tick, saver)
+        except NotFinite as problem:  # the state is as it was before the refused step
+            if problem.last is not None:
+                saver.save(problem.last, self.stream.position)
+            raise
+        return tick
+
+    def on_the_way(self, tick: loop.Tick, saver: Saver) -> None:
+        """Checkpoint and previews of a step, when they are due; the last step's come with the end of the run."""
+        settings = self.config.settings
+        if tick.step >= settings.steps:
+            return
+        if settings.save_every and tick.safe and tick.step % settings.save_every == 0:
+            saver.save(tick, self.stream.position)
+        if self.due(tick.step):
+            # the loop sees the request too, and ends at a step that can be saved
+            with suppress(Stopped), tick.averaged():
+                self.preview(f"{tick.step:06}")
+            self.thrift.park()
+            self.journal.enter("train")
+
+    def due(self, step: int) -> bool:
+        """Whether previews belong to a step on the way."""
+        every = self.config.settings.previews.every
+        return bool(every) and step % every == 0
+
+    def preview(self, label: str, base: bool = False) -> list[Image]:
+        """Make, save and announce the previews under a label."""
+        made: list[Image] = []
+
+        def drawn() -> Iterator[tuple[int, int]]:
+            yield 0, len(self.shots)
+            for picture in previews.take(self.model, self.shots, self.config.settings.previews, base):
+                made.append(picture)
+                yield len(made), len(self.shots)
+
+        self.count("preview", drawn())
+        paths = self.journal.patiently(lambda: previews.save(self.run.samples, label, self.shots, made))
+        self.journal("preview", path=str(paths[0].relative_to(self.run.folder)), pictures=len(paths))
+        return made
+
+    def count(self, phase: str, steps: Iterator[tuple[int, int]]) -> None:
+        """A phase's progress; a request to stop ends it before the network's next call."""
+        with self.journal.stop.between_calls(self.model):
+            self.journal.count(phase, steps)

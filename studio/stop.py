@@ -1,0 +1,99 @@
+"""Requests to stop: SIGINT, SIGTERM, and a file called `stop` in the run's folder."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from studio.pipelines.protocols import Backbone, Cond
+
+LOOK = 0.3  # seconds between two looks at the file while nobody else looks
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to stop. Its text, where there is one, says what was not kept."""
+
+
+class Stop:
+    """Whether somebody asked the run to stop; once asked, it stays so.
+
+    at_once: nothing would be lost now, so that the request ends the run wherever it is. Otherwise the run looks
+    when it can.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file, self.at_once, self.asked, self.nudged = file, True, threading.Event(), False
+
+    def __call__(self) -> bool:
+        if not self.asked.is_set() and self.file is not None and self.file.exists():
+            self.asked.set()
+        return self.asked.is_set()
+
+    def check(self) -> None:
+        """Raises Stopped when somebody asked."""
+        if self():
+            raise Stopped
+
+    def hear(self, number: int, frame: Any) -> None:
+        """The handler of the signals: the first one asks, the second one ends the run wherever it is."""
+        again, nudged = self.asked.is_set(), self.nudged
+        self.asked.set()
+        self.nudged = False
+        if again and not nudged:
+            raise KeyboardInterrupt
+        if self.at_once and not again:
+            raise Stopped
+
+    def watch(self, over: threading.Event) -> None:
+        """Look at the file where the main thread cannot: in a download, or in somebody else's pipeline."""
+        while not over.wait(LOOK):
+            if self.at_once and not self.asked.is_set() and self.file is not None and self.file.exists():
+                self.nudged = True  # not a person's second signal, should the run have looked meanwhile
+                _thread.interrupt_main()
+
+    @contextmanager
+    def between_calls(self, model: Backbone) -> Iterator[None]:
+        """Inside, every call of the model's network looks first: Stopped comes between two sampler steps."""
+        before, predict = vars(model).get("predict"), model.predict
+
+        def asking(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+            self.check()
+            return predict(x, t, cond)
+
+        model.predict = asking  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            if before is None:
+                vars(model).pop("predict")
+            else:
+                model.predict = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def listening(file: Path | None) -> Iterator[Stop]:
+    """Requests to stop are heard inside; signals only in the main thread, where Python delivers them."""
+    stop = Stop(file)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    over = threading.Event()
+    watcher = threading.Thread(target=stop.watch, args=(over,), name="stop file", daemon=True)
+    before = {number: signal.signal(number, stop.hear) for number in SIGNALS}
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        over.set()
+        watcher.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
