@@ -172,6 +172,7 @@ class Engine:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the adapter holds the weights to preview, score and export."""
+        kept = [parameter.detach().clone() for parameter in self.parameters]
         self.optimizer.eval()  # schedule-free keeps its average inside the optimizer; the others do nothing
         if self.ema is not None:
             self.ema.store(self.parameters)
@@ -182,6 +183,8 @@ class Engine:
             if self.ema is not None:
                 self.ema.restore(self.parameters)
             self.optimizer.train()
+            with torch.no_grad():  # there and back rounds: a preview must leave the very same bits
+                torch._foreach_copy_(self.parameters, kept)
 
     def state(self) -> State:
         """Adapter, optimizer, schedule, scaler, average, memory and random generators, copied to be saved.

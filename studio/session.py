@@ -18,6 +18,7 @@ from studio.guards import NotFinite
 from studio.journal import Journal, Stopped
 from studio.materials import Materials
 from studio.past import Past
+from studio.pipelines.cache import Embeddings
 from studio.pipelines.data import DataStream
 from studio.pipelines.data_image import shown
 from studio.pipelines.data_order import digest
@@ -115,6 +116,9 @@ class Session(Materials):
             self.classes = class_pictures.read(config, self.model, self.dataset, place)
         self.stream = self.read()
         self.count("cache", self.stream.fill())
+        if isinstance(self.model.embed, Embeddings):
+            captions = [text for data in (self.dataset, self.classes) if data for text in data.captions]
+            self.count("cache", self.model.embed.fill(list(dict.fromkeys(captions))))
         self.shots = previews.shots(config.settings.previews, self.dataset)
         # made once, for the same prompts and seeds
         self.base = previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
