@@ -36,7 +36,7 @@ def need_room(folder: Path, size: int, what: str, kept: str) -> None:
     """Raises DiskFull when fewer than `size` bytes are free where `folder` lies."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        figures = f"{size / 2**20:.0f} MiB needed, {free / 2**20:.0f} MiB free"
+        figures = f"{size / 2**20:.2f} MiB needed, {free / 2**20:.2f} MiB free"
         raise DiskFull(f"not enough disk in {folder} for {what} ({figures}); {kept}")
 
 

@@ -184,7 +184,7 @@ class Engine:
                 self.ema.restore(self.parameters)
             self.optimizer.train()
             with torch.no_grad():  # there and back rounds: a preview must leave the very same bits
-                torch._foreach_copy_(self.parameters, kept)
+                torch._foreach_copy_(list[Tensor](self.parameters), kept)
 
     def state(self) -> State:
         """Adapter, optimizer, schedule, scaler, average, memory and random generators, copied to be saved.

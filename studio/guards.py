@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def first_bad(model: Backbone, named: Named, numbers: Mapping[str, float], batch
     for kind, name, tensor in _computed(model, named, numbers, batches):
         if not torch.isfinite(tensor).all():
             return kind, name
-    return "loss", "the loss"
+    return ("loss", "the loss") if not math.isfinite(numbers.get("loss", 0.0)) else ("norm", "the gradients' norm")
 
 
 def _computed(
@@ -108,7 +109,7 @@ def advice(kind: str, settings: Settings, mixed: str, frozen: torch.dtype) -> st
         return "float16 overflows easily: use precision = 'bf16', or 'no'"
     clip = " and clip = 1" if settings.clip == 0 else ""
     wide = ", or precision = 'no'" if mixed == "bf16" else ""
-    return f"use half the learning rate, lr = {settings.lr / 2:g}{clip}{wide}"
+    return f"use a smaller learning rate, lr = {settings.lr / 10:g}{clip}{wide} (--accept-change goes on with it)"
 
 
 def refuse_to_save(state: State, groups: Iterable[str]) -> None:

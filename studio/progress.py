@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 # the text, and what it says in words
-SAID = ("message", "path", "parts", "data", "changes", "predicted", "measured", "free", "name")
+SAID = ("message", "path", "parts", "data", "changes", "predicted", "measured", "free", "name", "error", "exit_code")
 Kind = Literal["auto", "live", "plain", "json"]
 QUIET_SECONDS = 3.0
 
@@ -63,6 +63,8 @@ class Progress:
     def __call__(self, event: Event) -> None:
         if event.phase == "train" and not event.event:
             self.rate.add(event)
+        if event.event == "memory" and self.show != self.json:  # for the record: nobody reads along
+            return
         try:
             self.show(event)
             self.out.flush()

@@ -9,6 +9,7 @@ import re
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from studio import logs, toml
 from studio.pipelines.confine import is_inside
 from studio.pipelines.data_examples import fill_in
 from studio.pipelines.data_pictures import Pictures
-from studio.pipelines.errors import StudioError
+from studio.pipelines.errors import StudioError, UsageError
 from studio.scrub import Scrub
+from studio.secrets import redact
 from studio.store import Run
 
+CALLED = re.compile(r", called '.*'$", re.DOTALL)  # the words the pictures are called by
 SAID = re.compile(r"prompt|caption|trigger|class_word|negative")  # settings that are a person's own words
 COMMAND = re.compile(r"(?m)^(\S+ \S+ failed: )(studio .*)$")
 LAST = 2**20  # bytes of the log and of the events that go in
@@ -52,8 +55,11 @@ def write(run: Run, out: Path) -> dict[str, int]:
             for name, text in texts.items():
                 file.writestr(name, text.encode("utf-8", "backslashreplace"))
         aside.replace(out)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
     return {name: len(text.encode("utf-8", "backslashreplace")) for name, text in texts.items()}
 
 
@@ -68,10 +74,10 @@ def readable(run: Run) -> dict[str, Any]:
 def members(run: Run, settings: Mapping[str, Any], scrub: Scrub) -> Iterator[tuple[str, str]]:
     """(name, text) of everything that goes in but the list of it."""
     yield "run.toml", tomlkit.dumps(scrub.tree(unsaid(settings))) if settings else "it cannot be read\n"
-    yield "env.json", as_json(scrub.tree(environment(run)))
+    yield "env.json", as_json(scrub.tree(unsaid(environment(run))))
     yield "events.jsonl", "".join(f"{json.dumps(event)}\n" for event in events(run, scrub))
     yield "log.txt", scrub(COMMAND.sub(lambda found: found[1] + bare(found[2]), kept(run, logs.NAME)))
-    yield "checkpoints.json", as_json([scrub.tree(checkpoint) for checkpoint in checkpoints(run)])
+    yield "checkpoints.json", as_json([scrub.tree(unsaid(checkpoint)) for checkpoint in checkpoints(run)])
     yield "doctor.json", as_json(scrub.tree(doctor()))
 
 
@@ -83,16 +89,8 @@ def privacy(run: Run, settings: Mapping[str, Any]) -> Scrub:
     source = Path(studio.__file__).resolve().parent.parent
     for name in ("studio", "pipelines", "trainers", "kernels"):
         scrub.add_place(source / name, f"source/{name}")
-    said = dict(leaves(settings))
-    words = [next((str(v) for k, v in said.items() if k.endswith(f"data.{w}")), "") for w in ("trigger", "class_word")]
-    for key, value in said.items():
-        for number, text in enumerate(value if isinstance(value, list) else [value], 1):
-            if key.endswith("folder") and text not in ("", toml.NONE):
-                place = Path(str(text)).expanduser().absolute()
-                pictures(scrub, place, "prior" if "prior" in key else "data", (words[0], words[1]))
-            elif SAID.search(key) and isinstance(text, str):
-                scrub.add_text(text, placeholder(key, number, text))
-                scrub.add_text(fill_in(text, (words[0], words[1])), placeholder(key, number, text))
+    for said in (dict(leaves(settings)), *earlier(run)):
+        hide(scrub, said)
     if Path(str(settings.get("model", ""))).is_absolute():
         scrub.add_place(Path(settings["model"]), "model")
     home = Path.home()
@@ -101,6 +99,27 @@ def privacy(run: Run, settings: Mapping[str, Any]) -> Scrub:
         if name not in ("root", "localhost", "user", "home"):  # everybody's
             scrub.add(name, hidden)
     return scrub
+
+
+def earlier(run: Run) -> Iterator[dict[str, Any]]:
+    """The settings that earlier starts of the run had, by dotted name, as env.json and the checkpoints tell."""
+    for found in (environment(run), *(checkpoint["meta.json"] for checkpoint in checkpoints(run))):
+        basis = found.get("basis") if isinstance(found, Mapping) else None
+        if isinstance(basis, Mapping) and isinstance(basis.get("config"), Mapping):
+            yield dict(basis["config"])
+
+
+def hide(scrub: Scrub, said: Mapping[str, Any]) -> None:
+    """Folders, prompts and words of settings."""
+    words = [next((str(v) for k, v in said.items() if k.endswith(f"data.{w}")), "") for w in ("trigger", "class_word")]
+    for key, value in said.items():
+        for number, text in enumerate(value if isinstance(value, list) else [value], 1):
+            if key.endswith("folder") and text not in ("", toml.NONE):
+                place = Path(str(text)).expanduser().absolute()
+                pictures(scrub, place, "prior" if "prior" in key else "data", (words[0], words[1]))
+            elif SAID.search(key) and isinstance(text, str):
+                for form in (text, fill_in(text, (words[0], words[1])), redact(text)):  # secrets in it go first
+                    scrub.add_text(form, placeholder(key, number, text))
 
 
 def person() -> str:
@@ -197,6 +216,10 @@ def events(run: Run, scrub: Scrub) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
         if isinstance(event, dict):
+            if event.get("event") == "accepted":  # which settings changed, not from what to what
+                event |= {"message": "changes", "changes": [str(c).partition(":")[0] for c in event.get("changes", [])]}
+            if isinstance(event.get("message"), str):
+                event["message"] = CALLED.sub("", event["message"])
             event = scrub.tree(event)
             if "<file>" in str(event.get("message", "")):  # names may have spaces: what stands before it goes too
                 event["message"] = f"<file>{event['message'].rpartition('<file>')[2]}"

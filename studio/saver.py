@@ -8,6 +8,7 @@ from typing import Any
 from studio import checkpoints
 from studio.journal import Journal
 from studio.loop import Tick
+from studio.pipelines.errors import DataError
 from studio.store import Run
 from studio.trainers.base import Settings
 
@@ -31,6 +32,8 @@ class Saver:
         if tick.step == self.saved:
             self.thin(tick.step)  # a crash may have come between a deletion's event and the deletion
             return
+        if not self.run.config_file.exists():
+            raise DataError(f"{self.run.folder} was removed or emptied while the run trained: it ends here, unsaved")
         state = tick.state()
         meta = {**state.meta, "position": position, **self.about}
         folder = self.journal.patiently(lambda: self.run.save_checkpoint(tick.step, state.tensors, meta))

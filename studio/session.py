@@ -58,6 +58,11 @@ class Session(Materials):
         for reason in past.damaged:
             journal("warning", message=reason)
             warnings.warn(reason, stacklevel=2)  # stderr: no display hides that steps are done again
+        if past.damaged and past.checkpoint is None and not accept:
+            raise UsageError(
+                f"none of the {len(past.damaged)} checkpoints of '{run.name}' can be read: "
+                "--accept-change trains it again from the start, --fresh starts another run"
+            )
         changes = past.admit(run, made.basis, made.adapter, accept)
         if run.state(settings.steps) == "done":
             if changes:

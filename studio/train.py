@@ -12,6 +12,7 @@ from studio.config import RunConfig
 from studio.finish import finish
 from studio.follower import follow
 from studio.journal import Journal, Report, Stopped
+from studio.pipelines.errors import UsageError
 from studio.session import Session
 from studio.stop import listening
 from studio.store import Run, Store
@@ -34,6 +35,8 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
         others = held.enter_context(ranks.leading())
         if run.config_file.exists():
             held.enter_context(run.alone())
+            if run.stop_file.is_dir():
+                raise UsageError(f"{run.stop_file} is a folder: a file of that name stops a run; remove it")
             run.stop_file.unlink(missing_ok=True)  # what an earlier stop left
             checkpoints.clear(run.checkpoints)
         journal = Journal(report, held.enter_context(listening(run.stop_file)))

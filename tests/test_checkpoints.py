@@ -165,7 +165,7 @@ def test_on_a_full_disk_the_run_pauses_and_goes_on_by_itself(tmp_path: Path, mon
     full(monkeypatch, 3)
     folder = train(runs.config(data, tmp_path))
     said = [event["message"] for event in Run(folder).events() if event.event == "warning"]
-    assert any(text.startswith("paused: ") and "MiB needed, 0 MiB free" in text for text in said)
+    assert any(text.startswith("paused: ") and "MiB needed, 0.00 MiB free" in text for text in said)
     assert any("there is room again" in text for text in said)
     assert runs.files(folder) == runs.files(straight)
 

@@ -89,7 +89,7 @@ def harm(bench: Bench, what: str) -> None:
     [
         ("weight", f"first bad: weight {NAME}; the newest checkpoint is from before", False),
         ("frozen", "first bad: frozen weight unet.ff.net.2.weight; nothing was changed by this step: .*files", True),
-        ("gradient", f"first bad: gradient of {NAME}; nothing was changed by this step: .*lr = 0.005", True),
+        ("gradient", f"first bad: gradient of {NAME}; nothing was changed by this step: .*lr = 0.001", True),
     ],
 )
 def test_the_first_bad_tensor_is_named(what: str, says: str, keeps: bool) -> None:
@@ -172,8 +172,8 @@ def test_after_an_unsafe_loss_there_is_nothing_to_save() -> None:
         ("embedding", "no", torch.float32, "files are damaged"),
         ("frozen", "fp16", torch.float16, "precision = 'bf16'"),
         ("loss", "fp16", torch.float16, "precision = 'bf16'"),
-        ("loss", "no", torch.float32, "half the learning rate, lr = 0.001"),
-        ("gradient", "bf16", torch.bfloat16, "lr = 0.001 and clip = 1, or precision = 'no'"),
+        ("loss", "no", torch.float32, "a smaller learning rate, lr = 0.0002"),
+        ("gradient", "bf16", torch.bfloat16, "lr = 0.0002 and clip = 1, or precision = 'no'"),
     ],
 )
 def test_what_to_try_fits_the_cause(kind: str, mixed: str, frozen: torch.dtype, says: str) -> None:

@@ -167,3 +167,28 @@ def test_a_trigger_in_angles_is_no_placeholder() -> None:
     scrub.add("<cat-toy>", "trigger")
     scrub.add("run", "run")
     assert scrub("a <cat-toy> in run <1>") == "a <trigger> in <run> <1>"
+
+
+def test_what_an_earlier_start_was_told_is_hidden_too(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = home / "balls"
+    folder.mkdir()
+    Image.new("RGB", (16, 16), "red").save(folder / "1.png")
+    words = ["train", "dreambooth", "--data", str(folder), "--model", "toy", "--precision", "no", "--run", "changed"]
+    old = ["--data.prompt", "quixotic portrait of {trigger}", "--trigger", "oldtrigword", "--steps", "2"]
+    new = ["--data.prompt", "marvellous etching of {trigger}", "--trigger", "newtrigword", "--steps", "3"]
+    assert cli.run([*words, *old]) == 0
+    assert cli.run([*words, *new, "--accept-change"]) == 0
+    run = home / "runs" / "changed"
+    for damaged in (False, True):
+        if damaged:
+            (run / "run.toml").write_text("[[[broken")
+        assert cli.run(["report", "changed", "--out", f"{damaged}.zip"]) == 0, capfd.readouterr().err
+        with zipfile.ZipFile(home / f"{damaged}.zip") as file:
+            text = "".join(file.read(name).decode() for name in file.namelist())
+        for private in ("quixotic", "oldtrigword", "marvellous", "newtrigword"):
+            assert private not in text
+
+
+def test_a_place_that_cannot_be_written_is_the_users_mistake(failed: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["report", failed.name, "--out", f"{'x' * 250}.zip"]) == 2
+    assert "cannot be written" in capfd.readouterr().err

@@ -42,8 +42,8 @@ class Settings(Part):
     """Settings all trainers share; a trainer's `Config` extends it."""
 
     steps: Annotated[int, Field(ge=1, le=10**9, description="Optimizer steps")] = 500
-    batch: Annotated[int, Field(ge=1, description="Pictures per loss")] = 1
-    accumulate: Annotated[int, Field(ge=1, description="Losses summed before one optimizer step")] = 1
+    batch: Annotated[int, Field(ge=1, le=4096, description="Pictures per loss")] = 1
+    accumulate: Annotated[int, Field(ge=1, le=65536, description="Losses summed before one optimizer step")] = 1
     lr: Annotated[float, Field(gt=0, le=10, description="Learning rate")] = 1e-4
     optimizer: Annotated[str, Field(description="adamw, adamw8bit, prodigy, adafactor, schedulefree, sgd")] = "adamw"
     weight_decay: Annotated[float, Field(ge=0, description="Weight decay of the optimizer")] = 1e-2
