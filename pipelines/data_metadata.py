@@ -12,17 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studio.pipelines.data_image import one_line
+from studio.pipelines.data_image import one_line, shown
 from studio.pipelines.data_sidecars import text
 from studio.pipelines.data_walk import MOST_REPEATS, Ledger
 
 METADATA = ("metadata.jsonl", "metadata.csv")  # the first that is there is used
 CAPTION_KEYS = ("text", "caption", "prompt")
+ALL = "file_name, text, repeats and weight"
+KNOWN = {"file_name", *CAPTION_KEYS, "repeats", "weight"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metadata row: the file it names and what it says about it; `problem` where it cannot be used."""
+    """One metadata row: the file it names and what it says about it; `problem` where it cannot be used.
+
+    unread: keys that mean nothing here.
+    """
 
     where: str
     path: Path
@@ -30,6 +35,7 @@ class Row:
     repeats: int = 1
     weight: float = 1.0
     problem: str = ""
+    unread: tuple[str, ...] = ()
 
 
 def find_rows(pictures: Sequence[Path], files: Sequence[Path], ledger: Ledger) -> dict[Path, Row]:
@@ -63,6 +69,8 @@ def read_rows(path: Path, ledger: Ledger) -> Iterator[Row]:
         ledger.reject(path, f"cannot be read: {one_line(error)}")
         return
     ledger.know(path, "metadata")
+    if unread := sorted({key for row in found for key in row.unread}):
+        ledger.warn(f"{ledger.name(path)}: nothing is read from {shown(', '.join(unread[:5]))}: it knows {ALL}")
     yield from found
 
 
@@ -107,7 +115,8 @@ def row(path: Path, where: str, entry: Any) -> Row:
         repeats, weight = 0, 0
     if repeats not in range(1, MOST_REPEATS + 1) or not 0 <= weight < math.inf:
         return Row(where, target, caption, problem=f"{where}: repeats or weight is out of range")
-    return Row(where, target, caption, int(repeats), weight)
+    unread = tuple(str(key)[:40] for key in entry if key not in KNOWN)
+    return Row(where, target, caption, int(repeats), weight, unread=unread)
 
 
 def number(entry: Mapping[str, Any], key: str) -> float:

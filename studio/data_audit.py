@@ -68,7 +68,7 @@ class Captions:
             yield f"{listed(names)} share the caption {short(caption)!r}: say what differs"
         for name, tokenizer, tokens in self.cut[:NAMED]:
             over = f"{tokens.count} tokens for {tokenizer}, which reads {tokens.limit}"
-            yield f"the caption of {shown(name)} has {over}; never seen: {tokens.cut!r}: shorten it"
+            yield f"the caption of {shown(name)} has {over}; never seen: {clipped(tokens.cut)!r}: shorten it"
         if len(self.cut) > NAMED:
             yield f"{len(self.cut) - NAMED} more captions are cut off"
 
@@ -131,3 +131,8 @@ def short(text: str, most: int = 60) -> str:
 def plural(number: int, noun: str) -> str:
     """`1 mask`, `2 masks`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def clipped(text: str) -> str:
+    """The first words of a long text."""
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from studio.pipelines.errors import StudioError
+from studio.pipelines.errors import StudioError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +33,18 @@ def count() -> int:
 
 
 def join() -> Share:
-    """Meets the other processes, if there are any; this one's share of every batch."""
+    """Meets the other processes, if there are any; this one's share of every batch.
+
+    Raises UsageError where accelerate was asked for several and has started one, which it does without a word.
+    """
     from studio.pipelines.draws import ALONE, Share
 
     if count() == 1:
+        if "RANK" not in os.environ and {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys():
+            raise UsageError(
+                "accelerate launch was asked for several processes and started one, as it does where there are not "
+                "several GPUs: add --multi_gpu (it starts CPU processes too), or say --num_processes 1"
+            )
         return ALONE
     import torch
     from accelerate.state import PartialState

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ class Stop:
             raise KeyboardInterrupt
         if self.at_once and not again:
             raise Stopped
+        if not again:
+            os.write(2, b"studio: stopping at the next step that can be saved; once more: at once\n")
 
     def watch(self, over: threading.Event) -> None:
         """Look at the file where the main thread cannot: in a download, or in somebody else's pipeline."""

@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from studio import ranks
+from studio.pipelines.draws import ALONE
+from studio.pipelines.errors import UsageError
 from studio.store import Run
 from tests.sources import ROOT
 
@@ -123,6 +126,14 @@ def test_when_one_is_killed_the_other_ends_with_the_reason(place: Path, codes: d
     assert failed is not None
     assert "another process" in failed["message"]
     assert codes["left"] == [-signal.SIGKILL, 1]
+
+
+def test_several_processes_asked_for_and_one_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert ranks.join() == ALONE
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # what accelerate's launcher sets for several
+    with pytest.raises(UsageError, match="--multi_gpu"):
+        ranks.join()
 
 
 def test_accelerate_launch(place: Path, codes: dict[str, list[int]]) -> None:

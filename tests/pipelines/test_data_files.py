@@ -295,3 +295,10 @@ def test_a_listing_opens_no_picture(tmp_path, monkeypatch):
     paint(tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", None)
     assert [found.name for found in layouts.scan(tmp_path).found] == ["a.png"]
+
+
+def test_a_key_that_means_nothing_is_said(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a", "mask": "m.png", "lable": 1}\n')
+    found = layouts.scan(tmp_path)
+    assert [note for note in found.warnings if "lable, mask" in note]
