@@ -12,16 +12,23 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: two of them share two cores
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).resolve().parents[1]
+LONG = ("test_readme", "test_kill", "test_ranks", "test_plan", "test_wheel")  # first: so both processes end together
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long `tests/test_kill.py` goes on."""
     parser.addoption("--kills", type=int, default=5, help="kills at random moments in the kill test (5)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, the longest before all."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture
