@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,6 +118,18 @@ def check_place(file: Path, runs: Path) -> None:
     places = [Path.cwd(), file.absolute().parent, *([file.absolute().parents[1]] if file.name == "run.toml" else [])]
     if not any(is_inside(place, runs) for place in places):
         raise UsageError(f"{file}: runs = '{runs}' is neither here nor beside it; to allow it: --runs {runs}")
+
+
+def check_paths(file: Path, config: RunConfig, typed: Callable[[str], str]) -> None:
+    """UsageError when a config's folder or model climbs out with "..". typed: what the command line says for a key."""
+    for key, value in flat(config).items():
+        name = key.removeprefix("settings.")
+        climbs = (name == "model" or name.endswith("folder")) and ".." in Path(str(value)).parts
+        if climbs and not typed(f"--{name.replace('_', '-')}"):
+            raise UsageError(
+                f"{file}: {name} = '{value}' climbs out with '..', and a config may be a stranger's; write the whole "
+                f"path into it, or type --{name.replace('_', '-')}"
+            )
 
 
 def recommended(model: str, trainer: str) -> dict[str, Any]:

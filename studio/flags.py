@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ValidationError
 
 from studio.commands.form import parse
-from studio.config import Layer, RunConfig, check_place, from_toml, layer, make
+from studio.config import Layer, RunConfig, check_paths, check_place, from_toml, layer, make
 from studio.mistakes import explain, keys
 from studio.pipelines.assets import assets_folder
 from studio.pipelines.errors import UsageError
@@ -81,6 +81,7 @@ def lowest(what: str, tokens: list[str]) -> RunConfig:
         config = from_toml(what, flags)
         if not value_of("--runs", tokens):
             check_place(Path(what), config.runs)
+        check_paths(Path(what), config, lambda flag: value_of(flag, tokens))
         return config
     if what or value_of("--data.folder", tokens):
         return make(what, flags=flags)

@@ -321,3 +321,20 @@ def test_ordinary_words_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         assert redact(text) == text
     monkeypatch.setenv("WANDB_API_KEY", "a-key-that-looks-like-nothing")
     assert redact("x a-key-that-looks-like-nothing y") == f"x {HIDDEN} y"
+
+
+def test_a_configs_paths_do_not_climb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = {
+        "data.folder": 'trainer = "dreambooth"\n[dreambooth.data]\nfolder = "../secret"\n',
+        "prior.folder": 'trainer = "dreambooth"\n[dreambooth.prior]\nfolder = "a/../../secret"\n',
+        "model": 'trainer = "dreambooth"\nmodel = "../secret"\n',
+    }
+    for name, text in lines.items():
+        (tmp_path / "c.toml").write_text(text)
+        with pytest.raises(UsageError, match=rf"{name} = '.*' climbs out"):
+            flags.read(["c.toml"])
+    (tmp_path / "c.toml").write_text(lines["data.folder"])
+    assert flags.read(["c.toml", "--data", "../mine"])[0].settings.data.folder == Path("../mine")
+    (tmp_path / "c.toml").write_text(lines["data.folder"].replace("../secret", str(tmp_path / "mine")))
+    assert flags.read(["c.toml"])[0].settings.data.folder == tmp_path / "mine"
