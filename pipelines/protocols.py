@@ -1,4 +1,4 @@
-"""The few types everything else speaks: Cond, Noisy, Backbone, Adapter, Scorer, Guidance, Step."""
+"""The few types everything else speaks: Cond, Noisy, Backbone, Adapter, About, Scorer, Guidance, Step."""
 
 from __future__ import annotations
 
@@ -167,12 +167,39 @@ class Adapter(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
 
 
-class Scorer(Protocol):
-    """(pictures `[B, 3, H, W]` in 0..1, prompts, references) -> `[B]`, larger is better."""
+@dataclass(frozen=True)
+class About:
+    """What a scorer's number is. Only numbers of one `group` may stand in one column or be subtracted.
 
+    encoder: id and revision, "" where there is none; preprocessing: what happens to a picture before it; better: which
+    way is good; per: whether a row's value is its picture's own, the same for all pictures of its prompt, or the same
+    for the whole set; needs: what must be given beside the pictures; unit: "" for a plain number.
+    """
+
+    name: str
+    encoder: str
+    preprocessing: str
+    group: str
+    better: Literal["higher", "lower"] = "higher"
+    per: Literal["picture", "prompt", "set"] = "picture"
+    needs: tuple[Literal["prompts", "references", "masks"], ...] = ()
+    unit: str = ""
+
+
+class Scorer(Protocol):
+    """(pictures `[B, 3, H, W]` in 0..1, prompts, references) -> one number per picture, `[B]` float32.
+
+    prompts: B of them, or none; references: pictures `[3, h, w]` in 0..1 of any size each, or `[4, h, w]` with the
+    subject's mask as fourth channel. The number is in its published unit; `about.better` says which way is good. A row
+    that cannot be scored (NaN pictures) is NaN. Raises DataError when something in `about.needs` is not there.
+    """
+
+    about: About
     differentiable: bool
 
-    def __call__(self, images: Tensor, prompts: Sequence[str], references: Tensor | None = None) -> Tensor: ...
+    def __call__(
+        self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None
+    ) -> Tensor: ...
 
 
 Predict = Callable[[Tensor, Tensor, Cond], Tensor]
