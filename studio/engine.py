@@ -23,6 +23,7 @@ from studio.source import Source
 from studio.spikes import Spikes
 from studio.tick import Tick, floats
 from studio.trainers.base import Settings
+from studio.undo import Undo
 
 NO_CACHE = AutocastKwargs(cache_enabled=False)  # a cast cached under no_grad would cut the next graph
 
@@ -53,6 +54,7 @@ class Engine:
         self.schedule = optimizers.schedule(optimizer, settings)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.optimizer.train()
+        self.undo = Undo(optimizer)
         self.ema = _average(self.parameters, settings.ema)
 
     def step(self, step: int, source: Source) -> Tick:
@@ -98,9 +100,10 @@ class Engine:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
         numbers["lr"] = self.optimizer.param_groups[0]["lr"]
         look, message = self.audit.look(), ""
+        self.undo.take()
         self.optimizer.step()
         if not self.optimizer.step_was_skipped:
-            self._check_weights(step)
+            self._check_weights(step, before)
             if look is not None:
                 message = self.audit.judge(step, look, max(group["lr"] for group in self.optimizer.param_groups))
             self.schedule.step()
@@ -142,32 +145,29 @@ class Engine:
         finite = all(map(math.isfinite, gathered.values())) and (scaler is not None or math.isfinite(norm))
         if stuck or not finite:
             said = f"loss {numbers['loss']:g}, gradient norm {norm:g}"
-            self._refuse(step, said, *guards.first_bad(self.model, self.named, gathered, before.batches()), before)
+            kind, name = guards.first_bad(self.model, self.named, gathered, before.batches())
+            # a weight that is bad now was good after the step before, but nobody has kept it
+            self._refuse(step, said, kind, name, before, spoilt=kind == "weight")
 
-    def _refuse(self, step: int, said: str, kind: str, name: str, before: Before) -> NoReturn:
-        """Everything as it was before the step, and NotFinite."""
+    def _refuse(self, step: int, said: str, kind: str, name: str, before: Before, spoilt: bool = False) -> NoReturn:
+        """Everything as it was before the step, and NotFinite. spoilt: the weights are not what they were then."""
         self.optimizer.zero_grad()
         before.back()
         last, kept = self.last, "nothing was changed by this step"
-        if kind == "weight":  # it was bad before the step, but not after the one before
+        if spoilt or (last is not None and not last.safe):
             last, kept = None, "the newest checkpoint is from before"
         elif risen := self.spikes.risen(step):
             last, kept = None, f"the loss had jumped at step {risen}, go on from a checkpoint before it"
         tips = guards.advice(kind, self.settings, self.accelerator.mixed_precision, self.model.dtype)
-        raise NotFinite(
-            f"step {step}: {said}, first bad: {name}; {kept}: {tips}", last if last is not None and last.safe else None
-        )
+        raise NotFinite(f"step {step}: {said}, first bad: {name}; {kept}: {tips}", last)
 
-    def _check_weights(self, step: int) -> None:
+    def _check_weights(self, step: int, before: Before) -> None:
         """One number from the device: what an optimizer made of finite gradients can still overflow."""
         if not math.isfinite(torch.nn.utils.get_total_norm(self.parameters).item()):
             kind, name = guards.first_bad(self.model, self.named, {}, [])
             name = name if kind == "weight" else "the norm of the weights"
-            tips = guards.advice("weight", self.settings, self.accelerator.mixed_precision, self.model.dtype)
-            raise NotFinite(
-                f"step {step}: the optimizer's step made {name} not finite; nothing of this step is kept, the "
-                f"newest checkpoint is from before: {tips}"
-            )
+            said = "the optimizer's step was not finite and was taken back"
+            self._refuse(step, said, "weight", name, before, spoilt=not self.undo.back())
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

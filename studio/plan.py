@@ -19,7 +19,8 @@ PICTURES = 8  # the sampler's own batch (pipelines/sampling.py)
 SCORED = 32  # pictures at a time when an embedded subject's run is scored (studio/scores.py)
 # measured on the embedded base (assets/benchmarks/plan.md): what libraries allocate beyond the tensors asked for
 # the CUDA figures are not measured yet; on a CPU the heap keeps much of what operations allocate inside and free
-WORKSPACE = {"cpu": 1.45, "cuda": 1.1}
+WORKSPACE = {"cpu": 1.7, "cuda": 1.1}
+CHECKPOINTED = {"cpu": 1.0, "cuda": 1.0}  # with gradient checkpointing the peak is one block's, made and freed alone
 FIXED = ("process", "libraries")  # parts no setting changes
 LIBRARIES = {"cpu": 72 * 2**20, "cuda": 32 * 2**20}  # thread stacks, compiled kernels, matrix library workspaces
 
@@ -98,7 +99,7 @@ def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Pla
     worked = {"load": 0, "cache": cache, "train": train, "preview": preview, "export": 0, "check": check}
     # on a CPU the process itself counts, with every library that is loaded by now
     baseline = memory.resident() - loaded if device.type == "cpu" else 0
-    phases = tuple(phase(name, peak, weights, device, baseline) for name, peak in worked.items())
+    phases = tuple(phase(name, peak, weights, device, baseline, config) for name, peak in worked.items())
     seconds, speed = plan_time.step(config, flops * config.settings.accumulate, device, model.dtype)
     drawn = plan_time.pictures(config, step_flops, flops * config.settings.accumulate, seconds)
     return Plan(
@@ -118,7 +119,7 @@ def training(config: RunConfig) -> int:
     device = plan_time.default_device()
     model = hollow(config, device)
     worked = Rehearsal(config, model, device).train()[0]
-    return changeable(phase("train", worked, Weights.of(config, model), device, 0))
+    return changeable(phase("train", worked, Weights.of(config, model), device, 0, config))
 
 
 def changeable(one: Phase) -> int:
@@ -134,7 +135,7 @@ def hollow(config: RunConfig, device: torch.device) -> Backbone:
     return model
 
 
-def phase(name: str, worked: int, weights: Weights, device: torch.device, baseline: int) -> Phase:
+def phase(name: str, worked: int, weights: Weights, device: torch.device, baseline: int, config: RunConfig) -> Phase:
     """A phase's parts: what lies there all the time, and what its work adds at its peak."""
     parts = {"process": baseline} if baseline else {}
     parts |= weights.resident(name)
@@ -144,5 +145,7 @@ def phase(name: str, worked: int, weights: Weights, device: torch.device, baseli
     elif worked:
         parts["activations"] = worked
     if worked:
-        parts["libraries"] = int(worked * (WORKSPACE[device.type] - 1)) + LIBRARIES[device.type]
+        again = name == "train" and config.settings.gradient_checkpointing
+        factor = (CHECKPOINTED if again else WORKSPACE)[device.type]
+        parts["libraries"] = int(worked * (factor - 1)) + LIBRARIES[device.type]
     return Phase(name, {key: value for key, value in parts.items() if value})

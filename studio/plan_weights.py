@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from studio.config import RunConfig
 from studio.pipelines.protocols import Backbone
 from studio.plan_live import nbytes
+from studio.undo import LIMIT
 
 SMALL = 4096  # elements below which the 8-bit optimizer keeps 32-bit state (bitsandbytes' min_8bit_size)
 BLOCK = 256  # elements that share one scale there
@@ -57,6 +58,7 @@ class Weights:
     gradients: int
     optimizer: int
     ema: int
+    undo: int
     free_encoders: bool
 
     @classmethod
@@ -76,14 +78,15 @@ class Weights:
             networks[label] = size
             if name != model.net_name and not (settings.adapter.text_encoder and name in model.text_encoders):
                 encoders.add(label)
-        state = STATE.get(settings.optimizer, two)
+        held = sum(STATE.get(settings.optimizer, two)(parameter) for parameter in learn)
         return cls(
             networks=networks,
             encoders=frozenset(encoders),
             adapter=nbytes(learn),
             gradients=nbytes(learn),
-            optimizer=sum(state(parameter) for parameter in learn),
+            optimizer=held,
             ema=nbytes(learn) if settings.ema else 0,
+            undo=held + nbytes(learn) if held + nbytes(learn) <= LIMIT else 0,
             free_encoders=bool(getattr(settings, "free_encoders", False)),
         )
 
@@ -95,7 +98,8 @@ class Weights:
         if phase == "check":  # the file is tried on a second, fresh model
             networks |= {f"fresh {name}": size for name, size in self.networks.items()}
         parts = networks | ({} if phase == "load" else {"adapter": self.adapter})
-        return parts | ({"optimizer": self.optimizer, "ema": self.ema} if phase in AFTER_TRAINING else {})
+        kept = {"optimizer": self.optimizer, "ema": self.ema, "before the step": self.undo}
+        return parts | (kept if phase in AFTER_TRAINING else {})
 
 
 def kind(tensors: list[Tensor]) -> str:

@@ -111,9 +111,20 @@ def test_a_number_to_plot_is_checked_too() -> None:
         list(Bench(trainer).ticks())
 
 
-def test_a_step_that_spoils_a_weight_is_caught_before_anything_can_save_it() -> None:
-    bench = Bench(optimizer="sgd", ema=0.9)
-    list(islice(ticks := bench.ticks(), 2))
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "sgd", "ema": 0.9}, {"optimizer": "adafactor"}, {"schedule": "cosine"}]
+)
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_step_that_spoils_a_weight_is_taken_back_to_the_last_bit(
+    changes: dict[str, Any], step: int, tmp_path: Path
+) -> None:
+    """Saved and taken up again, the run is the one that was never disturbed."""
+    straight = Bench(**changes)
+    numbers = [tick.numbers for tick in straight.ticks()]
+    bench = Bench(**changes)
+    began = bench.weights()
+    head = list(islice(ticks := bench.ticks(), step - 1))
+    good = head[-1].state() if head else None
 
     def overflow(*_: Any) -> None:
         bench.adapter.named_parameters()[NAME].data[0, 0] = math.inf
@@ -121,8 +132,29 @@ def test_a_step_that_spoils_a_weight_is_caught_before_anything_can_save_it() -> 
     hook = register_optimizer_step_post_hook(overflow)
     _, problem = refused(ticks)
     hook.remove()
-    assert f"step 3: the optimizer's step made weight {NAME} not finite" in str(problem)
-    assert "newest checkpoint" in str(problem)
+    assert f"step {step}: the optimizer's step was not finite and was taken back, first bad: weight {NAME}" in str(
+        problem
+    )
+    if good is None:
+        assert problem.last is None
+        assert same(bench.weights(), began)
+        return
+    assert problem.last is not None
+    state = problem.last.state()
+    assert differences(state, good) == []
+    again = Bench(**changes)
+    tail = list(again.ticks(start=step - 1, state=through_disk(state, tmp_path)))
+    assert [tick.numbers for tick in [*head, *tail]] == numbers
+
+
+def test_where_too_much_would_be_copied_the_newest_checkpoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.undo.LIMIT", 0)
+    bench = Bench()
+    list(islice(ticks := bench.ticks(), 2))
+    hook = register_optimizer_step_post_hook(lambda *_: harm(bench, "weight"))
+    _, problem = refused(ticks)
+    hook.remove()
+    assert "the newest checkpoint is from before" in str(problem)
     assert problem.last is None
 
 

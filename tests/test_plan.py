@@ -166,5 +166,5 @@ def test_a_loop_on_the_toy_stays_within_the_plan() -> None:
     with Live(twin.tensors(model)) as live:
         for _ in islice(loop.train(config.settings, model, model.adapter, source, {}), 3):
             pass
-    predicted = Rehearsal(config, loaded(config), CPU).train()[0] + weights.optimizer
+    predicted = Rehearsal(config, loaded(config), CPU).train()[0] + weights.optimizer + weights.undo
     assert live.peak == pytest.approx(predicted, rel=0.35)
