@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from studio.pipelines import assets, families, hub, pickles
+from studio.pipelines.confine import permitted
 from studio.pipelines.errors import ModelError
 from studio.pipelines.model_files import check_complete, check_libraries, component_weights, read_index, tensor_names
 
@@ -32,6 +33,8 @@ def find(model: str) -> tuple[families.Family, Path]:
     if any(model in family.names for family in families.ours()):
         return families.pick(lambda family: model in family.names, model), Path(model)
     path, kind = place(model)
+    if kind:
+        permitted(path, "model", ModelError)
     if kind == "file":
         return single_file_family(path), path
     if kind != "folder":

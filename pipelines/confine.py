@@ -1,6 +1,8 @@
 """Paths that a file names: they stay inside the folder the file speaks about.
 
-What a person types is trusted; what a config, a page, a model folder or a data set says is not.
+What a person types is trusted; what a config, a page, a model folder or a data set says is not. Where strangers may say
+anything (a shared server, a Space), STUDIO_ROOTS names the folders that data, models and runs may lie in; nothing else is
+opened for them.
 """
 
 from __future__ import annotations
@@ -8,13 +10,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from studio.pipelines.assets import assets_folder
 from studio.pipelines.errors import StudioError, UsageError
+
+HOME = assets_folder()  # what comes with the studio is open to all
 
 
 def is_inside(root: Path, path: Path) -> bool:
     """Whether `path`, its links followed, lies in `root` or is it; neither has to exist."""
     home, place = os.path.realpath(root), os.path.realpath(path)
     return place == home or place.startswith(home.rstrip(os.sep) + os.sep)
+
+
+def permitted(path: Path, what: str, error: type[StudioError] = UsageError) -> Path:
+    """The path, if it lies in a folder that STUDIO_ROOTS names (`os.pathsep` between them), or none is named.
+
+    Raises `error` otherwise.
+    """
+    roots = [Path(root).expanduser() for root in os.environ.get("STUDIO_ROOTS", "").split(os.pathsep) if root]
+    if not roots or any(is_inside(root, path.expanduser()) for root in (*roots, HOME)):
+        return path
+    raise error(f"{what} = {ascii(str(path)[:200])} is outside of {', '.join(map(str, roots))} (STUDIO_ROOTS)")
 
 
 def inside(root: Path, name: str | Path, error: type[StudioError] = UsageError, where: str = "") -> Path:

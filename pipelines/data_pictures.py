@@ -15,6 +15,7 @@ from PIL import ImageColor
 from pydantic import Field, field_validator
 
 from studio.pipelines import buckets, layouts
+from studio.pipelines.confine import permitted
 from studio.pipelines.data_check import check_all
 from studio.pipelines.data_examples import PLACES, Example, Reader
 from studio.pipelines.data_image import SUFFIXES, one_line, shown
@@ -129,6 +130,7 @@ class Pictures(Part):
         """The folder's files, unopened. DataError: it is missing, empty or cannot be read."""
         if self.folder is None:
             raise DataError("no pictures given: name a folder of pictures with --data, or as data.folder")
+        permitted(self.folder, "data.folder", DataError)
         try:
             if self.folder.is_file():
                 return layouts.scan_file(self.folder)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from studio.pipelines.confine import is_inside
+from studio.pipelines.confine import is_inside, permitted
 from studio.pipelines.data_image import SUFFIXES, one_line, shown
+from studio.pipelines.errors import UsageError
 
 TEXTS = (".txt", ".caption", ".jsonl", ".csv")
 MOST_REPEATS = 1000  # a larger number before a folder's name is a year or a date
@@ -61,16 +62,29 @@ def walk(folder: Path, ledger: Ledger, seen: frozenset[str] = frozenset(), deep:
     for path in sorted(folder.iterdir()):
         if path.is_symlink() and not os.path.exists(path):
             ledger.reject(path, "a link to nothing")
+        elif os.path.isdir(path) and path.is_symlink() and not open_to_all(path):
+            ledger.reject(path, "a link that leads out of STUDIO_ROOTS")
         elif os.path.isdir(path):
             yield from descend(path, ledger, seen) if deep else ()
         elif any(part.startswith(".") for part in path.relative_to(ledger.folder).parts):
             ledger.reject(path, "hidden")
         elif not os.path.isfile(path):
             ledger.reject(path, "not a regular file, or closed to us")
+        elif path.is_symlink() and not open_to_all(path):
+            ledger.reject(path, "a link that leads out of STUDIO_ROOTS; put the file itself here")
         elif path.suffix.lower() in TEXTS and strays(path, ledger.folder):
             ledger.reject(path, "a link that leads out of the folder; put the file itself there")
         else:
             yield path
+
+
+def open_to_all(path: Path) -> bool:
+    """Whether a link may be followed."""
+    try:
+        permitted(path, "link")
+    except UsageError:
+        return False
+    return True
 
 
 def strays(path: Path, folder: Path) -> bool:

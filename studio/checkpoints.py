@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tensors = Mapping[str, "Tensor"]
-Mark = Literal["best", "pinned"]
+Mark = Literal["best", "passing", "pinned"]
 BEST: Mark = "best"
+PASSING: Mark = "passing"
 PINNED: Mark = "pinned"
 NAME = re.compile(r"step-(\d{1,18})")
 SPARE = 2**20  # bytes for what is not counted: file headers, folders
@@ -175,11 +176,14 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def marks(path: Path) -> list[Mark]:
     """What a checkpoint is marked as."""
-    return [mark for mark in (BEST, PINNED) if (path / mark).exists()]
+    return [mark for mark in (BEST, PASSING, PINNED) if (path / mark).exists()]
 
 
 def mark(path: Path, name: Mark) -> None:
-    """Marks a checkpoint, by an empty file of that name: `pinned` is never deleted, `best` is one only."""
+    """Marks a checkpoint, by an empty file of that name.
+
+    `pinned` is never deleted, `best` is one only, `passing` goes when a newer one stands.
+    """
     (path / name).touch()
     sync_folder(path)
     for other in steps(path.parent).values():
@@ -193,6 +197,8 @@ def superfluous(folder: Path, step: int, last: int, best: bool, pinned: Collecti
     last: 0 keeps all; best: the marked one is kept; pinned: steps that are kept. Newer ones are left alone.
     """
     older = {number: path for number, path in steps(folder).items() if number <= step}
-    kept = {*pinned, *list(older)[-last:], step}
+    passing = {number for number, path in older.items() if number < step and PASSING in marks(path)}
+    kept = {*pinned, *[number for number in older if number not in passing][-last:], step}
     spared = {PINNED, *([BEST] if best else [])}
-    return [path for number, path in older.items() if last and number not in kept and not spared & {*marks(path)}]
+    gone = {number: path for number, path in older.items() if number in passing or (last and number not in kept)}
+    return [path for number, path in gone.items() if number not in pinned and not spared & {*marks(path)}]

@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from studio.secrets import redact
+
 GAP, MARGIN, TEXT = 6, 10, 13  # pixels
 
 
@@ -22,7 +24,7 @@ def save(picture: Image.Image, path: Path, **about: object) -> Path:
     """Write a PNG with `about` (prompt, seed, step ...) in its text chunks; aside first, then renamed."""
     info = PngInfo()
     for key, value in about.items():
-        info.add_itxt(key, str(value))
+        info.add_itxt(key, redact(str(value)))
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     try:

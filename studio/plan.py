@@ -13,7 +13,7 @@ from studio.pipelines import twin
 from studio.pipelines.protocols import Backbone
 from studio.plan_live import nbytes
 from studio.plan_rehearsal import Rehearsal
-from studio.plan_weights import Weights
+from studio.plan_weights import AFTER_TRAINING, Weights
 
 PICTURES = 8  # the sampler's own batch (pipelines/sampling.py)
 SCORED = 32  # pictures at a time when an embedded subject's run is scored (studio/scores.py)
@@ -99,19 +99,30 @@ def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Pla
     worked = {"load": 0, "cache": cache, "train": train, "preview": preview, "export": 0, "check": check}
     # on a CPU the process itself counts, with every library that is loaded by now
     baseline = memory.resident() - loaded if device.type == "cpu" else 0
-    phases = tuple(phase(name, peak, weights, device, baseline, config) for name, peak in worked.items())
+    phases = [phase(name, peak, weights, device, baseline, config) for name, peak in worked.items()]
+    if device.type == "cpu":
+        phases = heaped(phases)
     seconds, speed = plan_time.step(config, flops * config.settings.accumulate, device, model.dtype)
     drawn = plan_time.pictures(config, step_flops, flops * config.settings.accumulate, seconds)
     return Plan(
         device=plan_time.device_name(device),
         free=memory.free(device),
-        phases=phases,
+        phases=tuple(phases),
         disk=plan_disk.disk(config, model, weights),
         step=seconds,
         total=config.settings.steps * seconds + drawn,
         speed=speed,
         notes=tuple(rehearsal.notes),
     )
+
+
+def heaped(phases: list[Phase]) -> list[Phase]:
+    """Phases of one process on a CPU: after training its heap hardly shrinks, so that later phases are as large."""
+    found: list[Phase] = []
+    for one in phases:
+        left = found[-1].peak - one.peak if found and one.name in AFTER_TRAINING and one.name != "train" else 0
+        found.append(Phase(one.name, one.parts | ({"left from training": left} if left > 0 else {})))
+    return found
 
 
 def training(config: RunConfig) -> int:

@@ -30,7 +30,7 @@ def saves(config: RunConfig) -> int:
     settings = config.settings
     written = -(-settings.steps // settings.save_every) if settings.save_every else 1
     kept = settings.keep_last + len(settings.keep_steps) + settings.keep_best if settings.keep_last else written
-    return min(written, kept + 1)
+    return min(written, kept + 1) + (settings.save_minutes > 0)
 
 
 def makes_class_pictures(config: RunConfig) -> bool:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import psutil
 
 from studio.pipelines.errors import StudioError, UsageError
 
@@ -30,6 +34,38 @@ def rank() -> int:
 def count() -> int:
     """How many processes train this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def begin(words: Sequence[str]) -> int | None:
+    """Starts the processes that `accelerate launch --num_processes N` was asked for and, without GPUs, did not start.
+
+    words: of `studio`'s command line. Returns None when nothing was to start, else the exit code of what was done.
+    """
+    asked = alone_of()
+    if asked < 2:
+        return None
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // asked)))
+    where = LaunchConfig(1, 1, asked, run_id="studio", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    try:
+        elastic_launch(where, sys.executable)("-m", "studio", *words)
+    except ChildFailedError as problem:  # its own message has said why
+        return max(problem.get_first_failure()[1].exitcode, 1)
+    return 0
+
+
+def alone_of() -> int:
+    """How many processes accelerate's launcher was asked for when it started this one alone; 0 when it did not.
+
+    It starts one where there are no GPUs, and tells it nothing but the address at which the others would be met.
+    """
+    if "RANK" in os.environ or not {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys():
+        return 0
+    parent = psutil.Process().parent()
+    asked = re.search(r"--num[_-]processes[ =](\d+)", " ".join(parent.cmdline()) if parent else "")
+    return int(asked[1]) if asked else 0
 
 
 def join() -> Share:

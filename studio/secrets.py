@@ -9,6 +9,7 @@ from collections.abc import Iterator
 HIDDEN = "<secret>"
 NAMED = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|ACCESS_KEY|CREDENTIALS?)(_|$)", re.I)
 SHORTEST = 8  # a shorter value ("true", "0") is no secret, and would be found in every second word
+CERTAIN = 16  # characters from which a value that stands in a prompt is no coincidence
 LOOKS = re.compile(
     r"hf_[A-Za-z0-9]{16,}"
     r"|api_org_[A-Za-z0-9]{8,}"
@@ -35,3 +36,8 @@ def values() -> Iterator[str]:
     """What the environment's variables with a secret's name hold, longest first."""
     found = {value for name, value in os.environ.items() if NAMED.search(name) and len(value) >= SHORTEST}
     yield from sorted(found, key=len, reverse=True)
+
+
+def looks_secret(text: str) -> bool:
+    """Whether a text holds what may not be kept; short values of the environment may be words of a prompt."""
+    return LOOKS.search(text) is not None or any(len(value) >= CERTAIN and value in text for value in values())

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from studio.disk import DiskFull
 from studio.events import Event
 from studio.journal import Journal
 from studio.loop import Tick
-from studio.pipelines.errors import MemoryShortage
+from studio.pipelines.errors import DataError, MemoryShortage
 from studio.saver import Saver
 from studio.snapshot import State
 from studio.stop import Stop, Stopped
@@ -81,6 +82,35 @@ def test_the_newest_the_best_and_the_pinned_are_kept(run: Run, settings: dict[st
     assert saved(run) == kept
     said = [event["path"] for event in told if event.event == "deleted"]
     assert said == [f"checkpoints/step-{step:06}" for step in range(1, 7) if step not in kept]
+
+
+@pytest.mark.parametrize(("every", "kept"), [(0, [6]), (2, [2, 4, 6]), (1, [1, 2, 3, 4, 5, 6])])
+def test_what_only_the_clock_asked_for_goes_when_a_newer_one_stands(run: Run, every: int, kept: list[int]):
+    told: list[Event] = []
+    one = saver(run, told, save_every=every, save_minutes=1e-9)
+    for step in range(1, 6):
+        one.pass_by(tick(step), step)
+        assert step in saved(run)
+    one.save(tick(6), 6)
+    assert saved(run) == kept
+    said = [event["path"] for event in told if event.event == "deleted"]
+    assert said == [f"checkpoints/step-{step:06}" for step in range(1, 7) if step not in kept]
+
+
+def test_the_clock_asks_for_nothing_when_it_is_off_or_the_step_is_unsafe(run: Run):
+    one = saver(run, [], save_minutes=0)
+    one.pass_by(tick(1), 1)
+    other = saver(run, [], save_minutes=1e-9)
+    other.pass_by(replace(tick(2), safe=False), 2)
+    assert saved(run) == []
+
+
+def test_nothing_is_saved_into_a_folder_that_was_emptied(run: Run):
+    one = saver(run, [])
+    run.config_file.unlink()
+    with pytest.raises(DataError, match="removed or emptied while the run trained"):
+        one.save(tick(1), 1)
+    assert saved(run) == []
 
 
 def test_the_best_is_one_and_marks_outlive_a_rewriting(run: Run):

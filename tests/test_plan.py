@@ -150,11 +150,13 @@ def test_peaks_are_those_of_their_phases() -> None:
     assert len(small) == 2**22
 
 
-def test_the_training_phase_is_predicted_within_a_fifth() -> None:
-    row = bench_plan.apart("batch 8")["train"]
-    assert abs(bench_plan.error(row)) < 0.2
-    grown = row["measured"] - row["before"]
-    assert 0.6 < row["work"] / grown < 1.7  # the part that training adds, without the process below it
+@pytest.mark.parametrize("name", ["batch 8", "batch 32, gradient checkpointing"])  # the second one was not fitted
+def test_memory_is_predicted_within_a_fifth(name: str) -> None:
+    row = bench_plan.apart(name)
+    for phase, one in row.items():
+        assert abs(bench_plan.error(one)) < 0.2, phase
+    grown = row["train"]["measured"] - row["train"]["before"]
+    assert abs(row["train"]["work"] / grown - 1) < 0.2  # what training adds, without the process below it
 
 
 def test_a_loop_on_the_toy_stays_within_the_plan() -> None:

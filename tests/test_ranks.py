@@ -145,3 +145,24 @@ def test_accelerate_launch(place: Path, codes: dict[str, list[int]]) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert curve(place, "launched") == curve(place, "two")
+
+
+@pytest.mark.parametrize(
+    ("said", "environment", "asked"),
+    [
+        (["--num_processes", "3"], {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}, 3),
+        (["--num-processes=2"], {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no"}, 2),
+        (["--num_processes", "2"], {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_MIXED_PRECISION": "no", "RANK": "0"}, 0),
+        (["--num_processes", "2"], {}, 0),
+    ],
+)
+def test_what_accelerates_launcher_was_asked_for_is_read_off_its_command_line(
+    said: list[str], environment: dict[str, str], asked: int
+) -> None:
+    inner = "from studio import ranks; print(ranks.alone_of())"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], check=True)"
+    kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, "-c", outer, *said], env=kept | environment, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == asked

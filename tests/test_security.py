@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pickle
 import struct
 import time
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from studio import cli, flags
+from studio import cli, flags, pictures
 from studio.config import from_toml, make
 from studio.pipelines import assets, backbone, checkpoints, model_files, pickles
 from studio.pipelines.adapters import files, reading
@@ -26,6 +27,7 @@ from studio.pipelines.data_pictures import Pictures
 from studio.pipelines.errors import DataError, ModelError, UsageError
 from studio.secrets import HIDDEN, redact
 from studio.store import Store
+from studio.train import train, trusted
 from tests.sources import module_name, sources
 
 OURS = [path for path in sources() if "world" not in path.parts]  # the world builder loads what it has just made
@@ -338,3 +340,46 @@ def test_a_configs_paths_do_not_climb(tmp_path: Path, monkeypatch: pytest.Monkey
     assert flags.read(["c.toml", "--data", "../mine"])[0].settings.data.folder == Path("../mine")
     (tmp_path / "c.toml").write_text(lines["data.folder"].replace("../secret", str(tmp_path / "mine")))
     assert flags.read(["c.toml"])[0].settings.data.folder == tmp_path / "mine"
+
+
+def test_with_roots_nothing_outside_of_them_is_opened(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    Image.new("RGB", (16, 16)).save(away / "private.png")
+    (data / "link.png").symlink_to(away / "private.png")
+    (data / "links").symlink_to(away, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    before = Pictures(folder=data).listing()
+    assert len(before.found) == 3
+    monkeypatch.setenv("STUDIO_ROOTS", f"{data}:{tmp_path / 'runs'}".replace(":", os.pathsep))
+    listing = Pictures(folder=data).listing()
+    assert [found.path.name for found in listing.found] == ["a.png"]
+    assert sorted(rejected.path.name for rejected in listing.rejected) == ["link.png", "links"]
+    with pytest.raises(DataError, match="outside of .*STUDIO_ROOTS"):
+        Pictures(folder=away).listing()
+    for wrong in ({"model": str(away)}, {"runs": away}, {"settings": {"data": {"folder": away}}}):
+        right = {"model": "toy", "runs": tmp_path / "runs", "settings": {"data": {"folder": data}}}
+        with pytest.raises(UsageError, match="STUDIO_ROOTS"):
+            trusted(make(flags={**right, **wrong}))
+    assert trusted(make(flags=right)).model == "toy"
+    with pytest.raises(ModelError, match="STUDIO_ROOTS"):
+        backbone.load(str(away))
+    assert Pictures(folder=assets.assets_folder() / "subjects" / "fox" / "train").listing().found
+
+
+def test_a_secret_in_a_config_is_refused_before_anything_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
+    for settings in ({"previews": {"prompts": [f"a fox {token}"]}}, {"data": {"folder": data, "trigger": token}}):
+        with pytest.raises(UsageError, match="looks like a password or a token") as said:
+            train(make(flags={"model": "toy", "runs": tmp_path / "runs", "settings": settings}))
+        assert token not in str(said.value)
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("WANDB_API_KEY", "correct horse battery staple")
+    with pytest.raises(UsageError, match="data.class_word"):
+        trusted(make(flags={"settings": {"data": {"class_word": "correct horse battery staple"}}}))
+    saved = pictures.save(Image.new("RGB", (8, 8)), tmp_path / "a.png", prompt=f"a fox {token}")
+    assert token.encode() not in saved.read_bytes()

@@ -106,7 +106,7 @@ def test_the_second_signal_stops_at_once_and_the_state_is_valid(data: Path, tmp_
     assert runs.files(folder) == runs.files(straight)
 
 
-def test_a_new_run_stopped_while_it_loads_leaves_nothing(data: Path, tmp_path: Path):
+def test_a_new_run_stopped_while_it_loads_says_so_in_its_folder(data: Path, tmp_path: Path, straight: Path):
     told: list[Event] = []
 
     def report(event: Event) -> None:
@@ -114,10 +114,12 @@ def test_a_new_run_stopped_while_it_loads_leaves_nothing(data: Path, tmp_path: P
         if event.event == "message":
             signal.raise_signal(signal.SIGTERM)
 
+    config = runs.config(data, tmp_path)
     with pytest.raises(Stopped):
-        train(runs.config(data, tmp_path), report)
+        train(config, report)
     assert [event.event for event in told] == ["message", "stopped"]
-    assert not list(tmp_path.iterdir())
+    assert [event.event for event in Run(tmp_path / "one").events()] == ["message", "stopped"]
+    assert runs.files(train(config)) == runs.files(straight)
 
 
 def test_signals_go_back_to_whom_they_belonged(tmp_path: Path):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from studio.pipelines import pickles
 from studio.pipelines.adapters import targets
 from studio.pipelines.adapters.lora import Config, Layers, LoRA
+from studio.pipelines.confine import permitted
 from studio.pipelines.errors import ModelError
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _sound(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, when all are finite floating-point numbers (or one whole number, an alpha). Raises ModelError."""
+    permitted(path, "the adapter", ModelError)
     for name, tensor in tensors.items():
         whole = not tensor.is_floating_point() and tensor.numel() != 1
         if tensor.is_complex() or not tensor.numel() or whole or not tensor.float().isfinite().all():

@@ -11,6 +11,8 @@ from studio.store import Store
 
 def main(args: list[str]) -> int:
     """Runs `studio train ARGS`."""
+    if (code := ranks.begin(["train", *args])) is not None:
+        return code
     config, wishes = flags.read(args)
     if ranks.rank():
         return beside(wishes)
