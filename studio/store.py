@@ -63,7 +63,17 @@ class Run:
         """The complete config of the run, with the name and place it has now."""
         from studio.config import from_toml
 
+        self.table()
         return from_toml(self.config_file).model_copy(update={"run": self.name, "runs": self.folder.parent})
+
+    def table(self) -> dict[str, Any]:
+        """What run.toml holds, unchecked. Raises UsageError when it is damaged."""
+        from studio.toml import read
+
+        try:
+            return read(self.config_file)
+        except UsageError as error:
+            raise UsageError(f"{error}; mend it, or give another --run: all that is beside it is kept") from None
 
     def log(self, event: Event) -> None:
         """Adds one line to events.jsonl.
@@ -97,9 +107,7 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """trainer, model, seed and steps as run.toml has them: read without importing the trainer."""
-        import tomlkit
-
-        table = tomlkit.parse(self.config_file.read_text("utf-8")).unwrap()
+        table = self.table()
         steps = table.get(table.get("trainer", ""), {}).get("steps", 0)
         return {key: table.get(key, "") for key in ("trainer", "model", "seed")} | {"steps": steps}
 

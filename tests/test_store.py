@@ -283,3 +283,14 @@ def test_the_environment_is_written_down(store: Store):
     found = json.loads((run.folder / "env.json").read_text())
     assert found["versions"]["torch"] == torch.__version__
     assert found["fingerprints"] == {"data": "abc"}
+
+
+@pytest.mark.parametrize("text", ["x = [", "\x00\x00", "trainer = 3"])
+def test_a_damaged_config_is_one_line_with_advice(text: str, tmp_path: Path) -> None:
+    run = Store(tmp_path).create(config("a"))
+    run.config_file.write_text(text)
+    with pytest.raises(UsageError, match=r"run.toml"):
+        Store(tmp_path).create(config("a"))
+    if text != "trainer = 3":
+        with pytest.raises(UsageError, match="mend it, or give another --run"):
+            run.summary()
