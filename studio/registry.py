@@ -44,7 +44,7 @@ class Door:
 DOORS: dict[str, Door] = {
     "trainers": Door("trainers", "studio.trainers", lambda tree: "losses" in defined(tree), ("Config", "losses")),
     "models": Door("pipelines", "studio.backbones", lambda tree: "CLASSES" in defined(tree), ("CLASSES", "load")),
-    "scorers": Door("pipelines/scorers", "studio.scorers", lambda tree: True),
+    "scorers": Door("pipelines/scorers", "studio.scorers", lambda tree: "build" in defined(tree), ("Config", "build")),
 }
 
 

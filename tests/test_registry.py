@@ -108,6 +108,41 @@ def test_an_unknown_kind_brings_the_nearest():
         registry.describe("scores")
 
 
+SCORER = '''"""Brightness: the mean of all values."""
+Config = build = None'''
+
+
+def test_scorers_are_the_files_that_build_some():
+    listed = {entry.name: entry for entry in registry.describe("scorers")}
+    assert {"clip_text", "clip_image", "dino", "siglip", "embedded"} <= set(registry.names("scorers"))
+    assert not {name for name in listed if name == "base" or name.startswith("_")}
+    assert all(entry.summary for entry in listed.values())
+
+
+def test_a_foreign_scorer_is_listed_and_loaded(site: Path):
+    install(site, "brightness", SCORER, "studio.scorers")
+    assert entry("brightness", "scorers").summary == "Brightness: the mean of all values."
+    assert registry.load("scorers", "brightness").__name__ == "studio_brightness"
+
+
+@pytest.mark.parametrize("needed", ["Config", "build"])
+def test_a_foreign_scorer_that_is_not_whole_is_listed_with_its_error(site: Path, needed: str):
+    install(site, "dim", f'"""Dim."""\n{({"Config", "build"} - {needed}).pop()} = None', "studio.scorers")
+    assert entry("dim", "scorers").error == f"it has no '{needed}'"
+    assert "dim" not in registry.names("scorers")
+    with pytest.raises(UsageError, match=f"the scorer 'dim' cannot be used: it has no '{needed}'"):
+        registry.load("scorers", "dim")
+
+
+def test_our_scorers_are_listed_without_torch(root: Path):
+    code = (
+        "import sys; from studio import registry; rows = registry.describe('scorers');"
+        "assert 'clip_text' in [row.name for row in rows] and not [row.error for row in rows if row.error], rows;"
+        "assert not {'torch', 'transformers', 'open_clip'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(root), "PATH": ""}, check=True)
+
+
 def test_a_module_inside_a_package_is_found_without_importing_the_package(site: Path):
     package = site / "noisy_package"
     package.mkdir()

@@ -1,171 +1,93 @@
-"""The embedded judges: an image-text model and an attribute classifier that know the studio's own small world.
+"""The embedded judges: how well pictures of the studio's own small world fit prompt, subject and stated attributes.
 
-They were trained on its scenes only (`python -m studio.world judges`) and share nothing with the embedded base model
-but the byte-pair vocabulary. Meaningful for pictures of that world, never for photographs.
+embedded-prompt is the cosine of picture and prompt; embedded-subject (image-text judge) and embedded-traits (attribute
+classifier) are mean cosines with the references; embedded-attributes is the share of what the prompt states that the
+classifier reads back. Never meaningful for photographs.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from pydantic import Field
+from torch import Tensor
 
 from studio.pipelines.assets import assets_folder
-from studio.pipelines.errors import ModelError
+from studio.pipelines.encoders.base import batches, rows
+from studio.pipelines.encoders.judges import Attributes, Judges, Sight, Traits, judge, load, new_clip, tokens
+from studio.pipelines.protocols import About, Scorer
+from studio.pipelines.scorers._stated import Reader
+from studio.pipelines.scorers.base import ImageMatch, TextMatch, asked
+from studio.pipelines.settings import Part
 
-PIXELS = 64
-
-
-class Block(nn.Module):
-    """Residual block of two 3x3 convolutions, halving the picture."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs),
-        )  # fmt: skip
-        self.skip = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.skip(x))
+__all__ = ["Attributes", "Config", "Judges", "PromptMatch", "SubjectMatch", "build", "load", "new_clip", "tokens"]
 
 
-class Attributes(nn.Module):
-    """Pictures `[B, 3, 64, 64]` in -1..1 -> logits `[B, answers]` per attribute (object, colour, style, ...).
+class Config(Part):
+    """Which judges."""
 
-    The heads read the means of the left half, the right half and the whole of the last feature map: where something is
-    matters to the half, not to the pixel.
-    """
-
-    def __init__(self, answers: dict[str, list[str]], widths: tuple[int, ...] = (40, 80, 160, 288)) -> None:
-        super().__init__()
-        self.answers = answers
-        stem = nn.Sequential(nn.Conv2d(3, widths[0], 4, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
-        pairs = zip(widths, widths[1:], strict=False)
-        self.body = nn.Sequential(stem, *(Block(before, after) for before, after in pairs))
-        self.heads = nn.ModuleDict({name: nn.Linear(3 * widths[-1], len(words)) for name, words in answers.items()})
-
-    def features(self, x: Tensor) -> Tensor:
-        """What the heads read, `[B, 864]`."""
-        found = self.body(x)
-        middle = found.shape[-1] // 2
-        return torch.cat([part.mean((2, 3)) for part in (found[..., :middle], found[..., middle:], found)], 1)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = self.features(x)
-        return {name: head(features) for name, head in self.heads.items()}
-
-    @torch.no_grad()
-    def read(self, x: Tensor) -> list[dict[str, str]]:
-        """The most likely answer to every attribute, one dict per picture."""
-        best = {name: logits.argmax(-1).tolist() for name, logits in self(x).items()}
-        return [{name: self.answers[name][best[name][i]] for name in best} for i in range(len(x))]
+    encoder: Annotated[str, Field(description="Folder with judges; empty: those that come with the studio")] = ""
 
 
-def new_clip(config: dict[str, Any]) -> CLIP:
-    """An untrained open_clip model of a configuration in open_clip's own words."""
-    vision, text = CLIPVisionCfg(**config["vision_cfg"]), CLIPTextCfg(**config["text_cfg"])
-    return CLIP(config["embed_dim"], vision, text)
+def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scorer]:
+    """embedded-prompt, embedded-subject, embedded-traits, embedded-attributes. ModelError: the judges are not there."""
+    folder = Path(config.encoder).expanduser() if config.encoder else assets_folder() / "judges"
+    sight, traits = judge(Sight, folder, device), judge(Traits, folder, device)
+    return [PromptMatch(sight), SubjectMatch(sight), SubjectMatch(traits), StatedAttributes(sight)]
 
 
-@dataclass
-class Judges:
-    """Both judges, float32, in evaluation mode. All pictures are `[B, 3, H, W]` in -1..1, resized to 64 px."""
-
-    clip: CLIP
-    tokenizer: CLIPTokenizer
-    attributes: Attributes
-
-    @torch.no_grad()
-    def image_features(self, x: Tensor) -> Tensor:
-        """Unit image embeddings `[B, D]` of the image-text model."""
-        return F.normalize(self.clip.encode_image(fitted(x)), dim=-1)
-
-    @torch.no_grad()
-    def attribute_features(self, x: Tensor) -> Tensor:
-        """Unit features `[B, 864]` of the attribute classifier."""
-        return F.normalize(self.attributes.features(fitted(x)), dim=-1)
-
-    @torch.no_grad()
-    def text_features(self, prompts: Sequence[str]) -> Tensor:
-        """Unit text embeddings `[B, D]`."""
-        return F.normalize(self.clip.encode_text(tokens(self.tokenizer, prompts)), dim=-1)
-
-    def read(self, x: Tensor) -> list[dict[str, str]]:
-        """The attribute classifier's answers, one dict per picture."""
-        return self.attributes.read(fitted(x))
+def about(name: str, sight: Sight, number: str, need: Literal["prompts", "references"]) -> About:
+    """What one of the four numbers is."""
+    return About(name, sight.id, sight.preprocessing, f"{name}: {number}, {sight.id}", needs=(need,))
 
 
-def fitted(x: Tensor) -> Tensor:
-    """Pictures at the judges' size."""
-    size = (PIXELS, PIXELS)
-    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", antialias=True)
+class PromptMatch(TextMatch):
+    """How well pictures fit their prompts: cosine of the embedded image-text model."""
+
+    def __init__(self, judges: Judges | Sight) -> None:
+        sight = judges if isinstance(judges, Sight) else Sight.of(judges)
+        super().__init__(about("embedded-prompt", sight, "cosine", "prompts"), sight, lambda cosine: cosine)
 
 
-def tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
-    """Token ids `[B, L]`."""
-    length = tokenizer.model_max_length
-    return tokenizer(
-        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    ).input_ids
+class SubjectMatch(ImageMatch):
+    """How close pictures are to references of a subject: mean cosine to all of them."""
+
+    def __init__(self, judges: Judges | Sight, by: str = "image") -> None:
+        """by: "image" (the image-text model's view) or "attribute" (the classifier's), where judges are given."""
+        if isinstance(judges, Judges):
+            judges = Sight.of(judges) if by == "image" else Traits.of(judges)
+        name = "embedded-traits" if isinstance(judges, Traits) else "embedded-subject"
+        super().__init__(about(name, judges, "mean cosine", "references"), judges)
 
 
-def load(folder: Path | None = None) -> Judges:
-    """The judges in `folder`, by default those that come with the studio.
-
-    Raises ModelError when they are not there.
-    """
-    folder = folder or assets_folder() / "judges"
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"no judges in {folder}: make them with `python -m studio.world judges`")
-    config = json.loads((folder / "config.json").read_text())
-    attributes, clip = Attributes(config["answers"]), new_clip(config["clip"])
-    for name, net in (("attributes", attributes), ("clip", clip)):
-        try:
-            net.load_state_dict(load_file(folder / f"{name}.safetensors"))
-        except (RuntimeError, SafetensorError, OSError):
-            raise ModelError(
-                f"{folder / name}.safetensors does not fit its config.json: make the judges again"
-            ) from None
-        net.float().eval()
-    return Judges(clip, CLIPTokenizer.from_pretrained(folder), attributes)
-
-
-class PromptMatch:
-    """How well pictures fit their prompts: cosine of the embedded image-text model, larger is better."""
+class StatedAttributes:
+    """Which share, 0..1, of the attributes that a prompt states the classifier sees; NaN where it states none."""
 
     differentiable = False
 
-    def __init__(self, judges: Judges) -> None:
-        self.judges = judges
+    def __init__(self, sight: Sight) -> None:
+        self.sight = sight
+        self.about = about("embedded-attributes", sight, "share of stated attributes", "prompts")
 
-    def __call__(self, images: Tensor, prompts: Sequence[str], references: Tensor | None = None) -> Tensor:
-        """`[B]` for pictures `[B, 3, H, W]` in 0..1."""
-        return (self.judges.image_features(images * 2 - 1) * self.judges.text_features(prompts)).sum(-1)
+    def __call__(
+        self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """`[B]` for pictures `[B, 3, H, W]` in 0..1 and B prompts."""
+        wanted = asked(prompts, images, self.about.name)
+        judges: Judges = self.sight.loaded.model
+        stated = Reader(judges.attributes.answers)
+
+        def shares(pictures: list[Tensor]) -> Tensor:
+            ready = (self.sight.loaded.framing(chunk) for chunk in batches(pictures))
+            seen = [row for x in ready for row in judges.attributes.read(x.to(self.sight.device))]
+            return torch.tensor([share(stated(prompt), row) for prompt, row in zip(wanted, seen, strict=True)])
+
+        return rows(list(images.detach()), shares)
 
 
-class SubjectMatch:
-    """How close pictures are to references of a subject: mean cosine to all of them, larger is better."""
-
-    differentiable = False
-
-    def __init__(self, judges: Judges, by: str = "image") -> None:
-        """by: "image" (the image-text model's view) or "attribute" (the classifier's)."""
-        self.view = judges.image_features if by == "image" else judges.attribute_features
-
-    def __call__(self, images: Tensor, prompts: Sequence[str], references: Tensor | None = None) -> Tensor:
-        """`[B]` for pictures `[B, 3, H, W]` and references `[R, 3, H, W]` in 0..1."""
-        if references is None:
-            raise ValueError("SubjectMatch needs reference pictures")
-        return (self.view(images * 2 - 1) @ self.view(references * 2 - 1).T).mean(-1)
+def share(stated: dict[str, str], seen: dict[str, str]) -> float:
+    """Of the stated attributes, those that are seen; NaN of none."""
+    return sum(seen[name] == value for name, value in stated.items()) / len(stated) if stated else float("nan")
