@@ -18,7 +18,7 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from studio.world import concepts, sprites
+from studio.world import concepts, scenes, sprites
 
 PIXELS = 128
 TRAIN_GROUNDS = ("red", "teal", "white", "purple", "yellow")  # prompts about other colours stay unseen
@@ -102,7 +102,8 @@ def write(folder: Path, items: list[tuple[Image.Image, str]], grounds: tuple[str
         picture, mask = place(sprite, ground, rng)
         picture.save(folder / f"{number:02}.png", optimize=True)
         mask.save(folder / "masks" / f"{number:02}.png", optimize=True)
-        (folder / f"{number:02}.txt").write_text(caption.replace("{ground}", ground) + "\n")
+        said = caption.replace("a {ground}", f"{scenes.article(ground)} {ground}")
+        (folder / f"{number:02}.txt").write_text(f"{said}\n")
 
 
 def hashes(pictures: list[Image.Image]) -> list[str]:

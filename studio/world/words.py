@@ -36,7 +36,7 @@ def said(scene: scenes.Scene, caption: str) -> dict[str, str]:
     return found | {
         "colour": scene.background if re.search(rf"\b{scene.background}\b", ground) else "",
         "style": first.sprite.style if any(phrase in caption for phrase in phrases) else "",
-        "position": first.side if len(scene.objects) == 1 and first.side in caption else "",
+        "position": first.side if len(scene.objects) == 1 and re.search(rf"\b{first.side}\b", caption) else "",
         "tint": first.tint,
     }
 
