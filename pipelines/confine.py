@@ -1,7 +1,7 @@
 """Paths that a file names: they stay inside the folder the file speaks about.
 
 What a person types is trusted; what a config, a page, a model folder or a data set says is not. Where strangers may say
-anything (a shared server, a Space), STUDIO_ROOTS names the folders that data, models and runs may lie in; nothing else is
+anything (a server, a Space), STUDIO_ROOTS names the folders that data, models and runs may lie in: nothing else is
 opened for them.
 """
 

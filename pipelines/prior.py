@@ -87,7 +87,7 @@ def _save(picture: Tensor, path: Path, prompt: str, seed: int) -> None:
     info = PngInfo()
     info.add_itxt("prompt", prompt)
     info.add_text("seed", str(seed))
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     to_pil_image(picture.float().clamp(0, 1).cpu()).save(aside, format="PNG", pnginfo=info)
     os.replace(aside, path)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from studio.pipelines.protocols import Backbone
 
 # what may differ between two starts of a run: where it lies, and settings that leave the numbers alone
-FREE = re.compile(r"(run|runs|settings\.(save_\w+|keep_\w+|disk_wait|free_encoders|offload|previews(\..*)?))$")
+FREE = re.compile(r"(run|runs|settings\.(save_\w+|keep_\w+|disk_wait|free_encoders|offload|(previews|choice)(\..*)?))$")
 # what a checkpoint cannot be carried over to, and why
 FIXED = {
     "trainer": "what one trainer remembers is nothing to another",

@@ -27,9 +27,10 @@ from studio.precision import dtype
 class Bench:
     """Measure something and print it as a ratio with its spread."""
 
-    name: tyro.conf.Positional[Literal["loop", "attention", "subjects", "peer", "kills", "plan"]]
+    name: tyro.conf.Positional[Literal["loop", "attention", "subjects", "peer", "kills", "plan", "evaluate", "choice"]]
     """loop: ours over a bare one; attention: kernels over SDPA; subjects: what is learned; peer: diffusers' script;
-    kills: runs killed anywhere end with the same bits; plan: predicted against measured memory."""
+    kills: runs killed anywhere end with the same bits; plan: predicted against measured memory; evaluate: seconds
+    of an evaluation over one picture at a time; choice: is the recommended checkpoint the best (three hours)."""
     model: str = "embedded"
     """The model to measure on."""
     batch: int = 4
@@ -179,9 +180,23 @@ def bench_plan(bench: Bench, console: Console) -> None:
     found.run(console)
 
 
+def bench_evaluate(bench: Bench, console: Console) -> None:
+    """Seconds of one evaluation, and the ratio to one picture at a time."""
+    from studio import bench_evaluate as found
+
+    found.run(bench.model, bench.out, console)
+
+
+def bench_choice(bench: Bench, console: Console) -> None:
+    """The recommended checkpoint against the best one by ten times as many pictures."""
+    from studio import bench_choice as found
+
+    found.run(found.Bench(subjects=bench.subjects, seeds=bench.seeds, out=bench.out / "choice"), console)
+
+
 RUN: dict[str, Callable[[Bench, Console], None]] = {
     "loop": bench_loop, "attention": bench_attention, "subjects": bench_subjects, "peer": bench_peer,
-    "kills": bench_kills, "plan": bench_plan,
+    "kills": bench_kills, "plan": bench_plan, "evaluate": bench_evaluate, "choice": bench_choice,
 }  # fmt: skip
 
 

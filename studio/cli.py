@@ -18,9 +18,12 @@ from studio.secrets import redact
 COMMANDS = {
     "train": "Learn a subject or style; without arguments: the demo on the embedded model",
     "sample": "Make pictures with a run or an adapter file, beside the base model's",
+    "evaluate": "How good runs or adapter files are, beside the base model, with intervals and a report",
     "plan": "What a run will take: memory per phase, disk, time; whether it fits",
     "check-data": "What a folder of pictures holds: each file used or left out and why, crops, captions, masks",
+    "caption": "Captions for a folder of pictures, as text files beside them: BLIP, BLIP-2, Florence-2, embedded",
     "show": "A run's config, curve, samples and scores",
+    "compare": "Methods x settings x seeds on the same data at equal cost, and what each learned",
     "list": "What there is: trainers, models, scorers or runs",
     "doctor": "What works on this machine, and what does not",
     "report": "A zip for a bug report: no pictures, captions, secrets or private paths",

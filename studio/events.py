@@ -12,7 +12,7 @@ from typing import Any
 
 from studio.secrets import redact
 
-PHASES = ("load", "cache", "train", "preview", "export", "check")
+PHASES = ("load", "cache", "train", "score", "preview", "export", "check")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Event:
 
     phase: one of PHASES; step: optimizer steps done; numbers: floats or one-element tensors, by name;
     event: '' or "progress" (fields done, total), "preview", "checkpoint", "deleted", "warning", "message",
-    "audit" (what learns), "accepted" (changes), "plan", "memory", "stopped", "failed", "done"; time: unix seconds.
+    "audit" (what learns), "score" (of a checkpoint), "choice" (the best one), "accepted" (changes), "plan", "memory",
+    "stopped", "failed", "done"; time: unix seconds.
     """
 
     phase: str

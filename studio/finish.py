@@ -33,6 +33,7 @@ def write(session: Session) -> None:
     base = session.config.model
     base = Path(base).name if Path(base).exists() else base  # the file travels: no path of this machine in it
     about = {"trigger": data.trigger, "class_word": data.class_word, "base_model": base}
+    about |= session.chooser.header() if session.chooser else {}
     for path in journal.patiently(lambda: export.write(session.model, session.adapter, session.run.folder, about)):
         journal("message", message=f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB")
 

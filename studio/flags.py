@@ -29,6 +29,7 @@ ALIASES = {
     "alpha": "adapter.alpha",
     "targets": "adapter.targets",
     "preview-every": "previews.every",
+    "pick": "choice.pick",
 }
 TOP = [name for name in RunConfig.model_fields if name not in ("trainer", "settings")]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from PIL.Image import Image
 
-from studio import audit, class_pictures, loop, plan, previews, registry, snapshot
+from studio import audit, choice_run, class_pictures, loop, plan, previews, registry, snapshot
 from studio.config import RunConfig
 from studio.data_doctor import examine
 from studio.environment import describe
@@ -32,7 +32,7 @@ from studio.store import Run, Store, refuse_another
 class Session(Materials):
     """Everything one run works with.
 
-    past: what an earlier start left; changes: what is different now and was accepted.
+    past: what an earlier start left; changes: what is different now and was accepted; chooser: scores checkpoints.
     """
 
     journal: Journal
@@ -42,6 +42,7 @@ class Session(Materials):
     stream: DataStream = field(init=False)
     shots: list[previews.Shot] = field(init=False)
     base: list[Image] = field(init=False)
+    chooser: choice_run.Chooser | None = field(init=False, default=None)
 
     @classmethod
     def begin(cls, config: RunConfig, journal: Journal, run: Run, held: ExitStack, accept: bool) -> Session | None:
@@ -127,6 +128,7 @@ class Session(Materials):
         self.shots = previews.shots(config.settings.previews, self.dataset)
         # made once, for the same prompts and seeds
         self.base = previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
+        self.chooser = choice_run.begin(self)
 
     def train(self) -> loop.Tick:
         """The loop; checkpoints and previews on the way. Returns the last tick, Stopped when asked to stop."""
@@ -143,6 +145,9 @@ class Session(Materials):
             if self.due(start) and not previews.load(self.run.samples, f"{start:06}", self.shots):
                 with last.averaged():
                     self.preview(f"{start:06}")
+            if self.chooser and choice_run.regular(self.config, start) and not self.chooser.knows(start):
+                with last.averaged():
+                    self.chooser.see(start)
         self.stream.position = position
         self.journal.enter("train")
         stop.at_once = False
@@ -184,12 +189,16 @@ class Session(Materials):
         settings = self.config.settings
         if tick.step >= settings.steps:
             return
-        if settings.save_every and tick.safe and tick.step % settings.save_every == 0:
-            saver.save(tick, self.stream.position)
-        if self.due(tick.step):
+        saver.pass_by(tick, self.stream.position)
+        due = self.due(tick.step)
+        scored = self.chooser is not None and saver.saved == tick.step and choice_run.regular(self.config, tick.step)
+        if due or scored:
             # the loop sees the request too, and ends at a step that can be saved
             with suppress(Stopped), tick.averaged():
-                self.preview(f"{tick.step:06}")
+                if due:
+                    self.preview(f"{tick.step:06}")
+                if self.chooser and scored:
+                    self.chooser.see(tick.step)
             self.thrift.park()
             self.journal.enter("train")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from studio import choice_file
 from studio.config import RunConfig, flat
 from studio.store import Run, Store
 
@@ -36,6 +37,8 @@ def show(run: str, runs: Path = Path("runs")) -> None:
         table.add_row(name, text)
     console.print(table)
     scores(found, console)
+    for line in choice_file.said(found.folder):
+        console.print(line, markup=False)
     for event in found.events():
         if event.event in ("warning", "failed"):
             console.print(f"{event.event}: {event.fields.get('message', '')}", style="yellow", markup=False)
@@ -83,9 +86,15 @@ def scores(run: Run, console: Console) -> None:
         return
     table = Table("score", "adapter", "95 % interval", "base", "pictures")
     for name, score in json.loads(file.read_text()).items():
-        interval = f"{score['low']:.3f} to {score['high']:.3f}"
-        table.add_row(name, f"{score['value']:.3f}", interval, f"{score['base']:.3f}", str(score["n"]))
+        value, low, high, base = (told(score.get(key)) for key in ("value", "low", "high", "base"))
+        interval = "-" if low == high == "-" else f"{low} to {high}"
+        table.add_row(name, value, interval, base, str(score["n"]))
     console.print(table)
+
+
+def told(value: float | None) -> str:
+    """A number of a table; `-` for none."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def plot(run: Run, curve: dict[int, float]) -> Path:

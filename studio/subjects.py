@@ -82,7 +82,7 @@ def marks(judges: Judges, pictures: Tensor, prompt: str, place: Path) -> dict[st
     from studio.world.concepts import BACKGROUNDS
 
     wishes = prompts()[prompt]
-    near, read = references(place, BACKGROUNDS[wishes["colour"]]), judges.read(pictures * 2 - 1)
+    near, read = list(references(place, BACKGROUNDS[wishes["colour"]])), judges.read(pictures * 2 - 1)
     return {
         "subject similarity (image)": SubjectMatch(judges)(pictures, [], near).tolist(),
         "subject similarity (attributes)": SubjectMatch(judges, "attribute")(pictures, [], near).tolist(),

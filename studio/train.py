@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import cache, reduce
 from pathlib import Path
 
-from studio import checkpoints, ladder, plan, ranks, subjects
-from studio.config import RunConfig
+from studio import checkpoints, ladder, plan, ranks, secrets, subjects
+from studio.choice_run import concluded
+from studio.config import RunConfig, flat, paths
 from studio.finish import finish
 from studio.follower import follow
 from studio.journal import Journal, Report, Stopped
-from studio.pipelines.errors import UsageError
+from studio.pipelines.confine import permitted
+from studio.pipelines.errors import StudioError, UsageError
 from studio.session import Session
 from studio.stop import listening
 from studio.store import Run, Store
@@ -28,7 +30,7 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
     if ranks.rank():
         return follow() or config.runs
     ranks.join()
-    config = subjects.resolve(config)
+    config = trusted(subjects.resolve(config))
     run = Store(config.runs).place(config)
     config = config.model_copy(update={"run": run.name})
     with ExitStack() as held:
@@ -50,8 +52,11 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
             if ranks.count() > 1:  # the others could not follow down the ladder
                 once(config, False)
             else:
-                ladder.retrying(once, config, run, journal, functools.cache(plan.training))
+                ladder.retrying(once, config, run, journal, cache(plan.training))
         except KeyboardInterrupt as stopped:
+            if not run.config_file.exists():  # stopped before there was a folder: its end is told all the same
+                with suppress(StudioError, OSError):
+                    Store(config.runs).create(config)
             if run.config_file.exists() and journal.run is None:
                 journal.open(run)
             journal.end("stopped", message=farewell(stopped, run))
@@ -66,6 +71,19 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
     return run.folder
 
 
+def trusted(config: RunConfig) -> RunConfig:
+    """The config, when nothing in it lies outside of STUDIO_ROOTS, or looks like a secret: runs are kept and shown."""
+    places = {"runs", *(f"settings.{key}" for key in paths(type(config.settings)))}
+    for key, value in flat(config).items():
+        name, text = key.removeprefix("settings."), str(value)
+        if secrets.looks_secret(text):
+            raise UsageError(f"{name} holds what looks like a password or a token: a run would keep it; take it out")
+        is_path = key in places and reduce(getattr, key.split("."), config) is not None
+        if is_path or (key == "model" and Path(text).exists()):
+            permitted(Path(text), name)
+    return config
+
+
 def work(session: Session, others: Callable[[str], None]) -> None:
     """Cache, train, preview, export, check. others: lets the other processes begin."""
     session.open()
@@ -75,7 +93,9 @@ def work(session: Session, others: Callable[[str], None]) -> None:
     with ranks.company():
         last = session.train()
     with last.averaged():
-        finish(session, session.preview(f"{last.step:06}"))
+        made = session.preview(f"{last.step:06}")
+        with concluded(session, last.step) as another:
+            finish(session, session.preview("pick") if another else made)
     session.journal.unwatch()
     session.journal("done", path=str(session.run.folder))
 

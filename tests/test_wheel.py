@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.sources import FOLDERS, ROOT, sources
 
-ASSETS = ("base", "judges", "subjects", "prompts", "configs")
+ASSETS = ("base", "judges", "lpips", "subjects", "prompts", "configs")
 
 
 def run(*args: str | Path, cwd: Path, **environment: str) -> str:
@@ -59,6 +59,7 @@ def test_the_wheel_holds_every_source_file_and_nothing_beside_the_package(wheel:
     paths = [path.relative_to(ROOT) for path in sources()]
     wanted = {str(path if path.parts[0] == "studio" else Path("studio") / path) for path in paths}
     assert wanted <= names
+    assert {"studio/evaluation/report.html.j2", "studio/evaluation/report.css"} <= names
     assert {name.partition("/")[0].partition(".")[0] for name in names} == {
         "studio",
         "personalization_studio-0",

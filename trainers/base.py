@@ -38,6 +38,30 @@ class Previews(Part):
     seed: Annotated[int, Field(ge=0, description="Seed of the first picture; the next ones count up")] = 0
 
 
+class Choice(Part):
+    """How the best checkpoint is found: every kept one draws a few held-out prompts, and is scored."""
+
+    score: Annotated[
+        Literal["auto", "always", "never"],
+        Field(description="Score kept checkpoints; auto: when there will be at least two, and never on the toy model"),
+    ] = "auto"
+    prompts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"\{subject\}")], ...],
+        Field(description="Prompts with {subject} in them, no captions of the data; empty: some of `studio evaluate`"),
+    ] = ()
+    seeds: Annotated[int, Field(ge=1, le=256, description="Pictures per prompt of each checkpoint")] = 2
+    final_seeds: Annotated[
+        int, Field(ge=1, le=256, description="Pictures per prompt of the leading ones, at the end of the run")
+    ] = 4
+    leaders: Annotated[int, Field(ge=1, le=64, description="Leading checkpoints that are looked at closer")] = 2
+    strengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(description="Strengths tried for them; 1 always is")
+    ] = (0.6, 0.8, 1.2)
+    clip: Annotated[str, Field(description="CLIP that scores, folder or hub id; empty: OpenAI's ViT-B/32")] = ""
+    dino: Annotated[str, Field(description="DINO that scores identity, folder or hub id")] = "facebook/dinov2-base"
+    pick: Annotated[bool, Field(description="Export the recommended checkpoint at the recommended strength")] = False
+
+
 class Settings(Part):
     """Settings all trainers share; a trainer's `Config` extends it."""
 
@@ -62,7 +86,12 @@ class Settings(Part):
     free_encoders: Annotated[bool, Field(description="Text encoders and autoencoder wait aside in training")] = False
     quantize: Annotated[Quantize, Field(description="Linear layers of the frozen network in 8 bits")] = "no"
     offload: Annotated[bool, Field(description="The frozen network waits in main memory, layer by layer")] = False
-    save_every: Annotated[int, Field(ge=0, description="Steps between checkpoints; 0: only at the end")] = 0
+    save_every: Annotated[
+        int, Field(ge=0, description="Steps between checkpoints that are kept; 0: only by the clock and at the end")
+    ] = 0
+    save_minutes: Annotated[
+        float, Field(ge=0, description="Minutes without a checkpoint after which one is made; 0: no such limit")
+    ] = 10.0
     keep_last: Annotated[int, Field(ge=0, description="Newest checkpoints that are kept; 0: all")] = 0
     keep_best: Annotated[bool, Field(description="Keep the checkpoint that scores best, however old it is")] = True
     keep_steps: Annotated[tuple[int, ...], Field(description="Steps whose checkpoints are never deleted")] = ()
@@ -72,6 +101,7 @@ class Settings(Part):
     adapter: Annotated[lora.Config, Field(description="Which weights learn")] = lora.Config()
     data: Annotated[Pictures, Field(description="What it learns from")] = Pictures()
     previews: Annotated[Previews, Field(description="Pictures made on the way")] = Previews()
+    choice: Annotated[Choice, Field(description="How the best checkpoint is found")] = Choice()
 
 
 class Trainer(Protocol):

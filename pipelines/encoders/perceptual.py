@@ -32,7 +32,7 @@ class Perceptual(nn.Module):
 
     def __init__(self, net: nn.Sequential, layers: Sequence[int], heads: Sequence[Tensor]) -> None:
         super().__init__()
-        self.net, self.layers, self.count = net[: layers[-1] + 1], frozenset(layers), len(layers)
+        self.net, self.layers = net[: layers[-1] + 1], frozenset(layers)
         for number, head in enumerate(heads):
             self.register_buffer(f"head{number}", head.view(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1))
@@ -82,7 +82,7 @@ def perceptual(name: Name, file: Path | None, device: torch.device, dtype: torch
     if lacking:
         raise ModelError(f"{file or name}: no fitting {lacking[0]} for LPIPS's {name} network; name its own file")
     net.load_state_dict(tensors, assign=True)
-    heads = load_file(assets_folder() / "lpips" / "heads.safetensors")
+    heads = load_or_refuse("LPIPS's heads", lambda: load_file(assets_folder() / "lpips" / "heads.safetensors"))
     model = Perceptual(net, LAYERS[name], [heads[f"{name}.{number}"] for number in range(len(LAYERS[name]))])
     return model.to(device, dtype).eval().requires_grad_(False)
 

@@ -109,7 +109,7 @@ class Evaluation:
                      "pictures": tuple(row["pictures"]), "values": tuple(number(v) for v in row["values"])})
             for row in values.pop("scores")
         ]  # fmt: skip
-        lists = {"sources": Source, "pictures": Made, "pairs": Pair}
+        lists: dict[str, Any] = {"sources": Source, "pictures": Made, "pairs": Pair}
         rows = {name: [kind(**row) for row in values.pop(name)] for name, kind in lists.items()}
         return cls(**values, **rows, scores=scores)
 

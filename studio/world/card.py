@@ -19,9 +19,10 @@ A small Stable-Diffusion-shaped pipeline (UNet with cross-attention, CLIP text e
 zero terminal SNR) trained on procedural scenes of emoji drawings, {pixels} px. It loads with stock diffusers:
 
 ```python
+import torch
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained("assets/base")
+pipe = StableDiffusionPipeline.from_pretrained("assets/base", torch_dtype=torch.float32)
 picture = pipe("a flat sticker of a fox on a blue background", num_inference_steps=25, guidance_scale=4).images[0]
 ```
 

@@ -1,0 +1,38 @@
+"""What captioners call a subject of a class, besides the class word itself; the small list that `words` looks in."""
+
+from __future__ import annotations
+
+KINDRED: dict[str, str] = {
+    "animal": "dog|puppy|cat|kitten|bird|fox|wolf|bear|rabbit|horse|cow|sheep|creature|stuffed animal|toy",
+    "backpack": "bag|rucksack|book bag",
+    "bag": "handbag|purse|backpack|suitcase",
+    "bear": "teddy bear|animal",
+    "bird": "parrot|owl|duck|chicken|penguin|eagle|animal",
+    "boot": "boots|shoe|shoes",
+    "bowl": "dish|cup|pot",
+    "boy": "child|kid|person|man|guy",
+    "can": "tin|beer|drink|bottle",
+    "candle": "jar|candlestick",
+    "car": "vehicle|sedan|sports car|truck|suv",
+    "cartoon": "character|drawing|illustration|monster",
+    "cat": "kitten|kitty|tabby|feline|animal",
+    "clock": "alarm clock|watch",
+    "dog": "puppy|poodle|corgi|retriever|terrier|bulldog|husky|shepherd|beagle|pug|chihuahua|dachshund|animal",
+    "figurine": "figure|statue|doll|toy|sculpture",
+    "girl": "child|kid|person|woman|lady",
+    "glasses": "sunglasses|eyeglasses",
+    "horse": "pony|animal",
+    "house": "building|home|cottage",
+    "man": "guy|gentleman|boy|person",
+    "person": "man|woman|guy|lady|gentleman|boy|girl|child|kid|people",
+    "plushie": "plush|stuffed animal|teddy bear|stuffed toy|toy|doll",
+    "rabbit": "bunny|hare|animal",
+    "robot": "toy|figure|machine",
+    "shoe": "shoes|sneaker|sneakers|boot",
+    "sneaker": "sneakers|shoe|shoes",
+    "stuffed animal": "teddy bear|plush|plushie|stuffed toy|toy|doll",
+    "teapot": "tea pot|kettle|pot",
+    "toy": "doll|figurine|stuffed animal|stuffed toy|plush|action figure|toys",
+    "vase": "pot|jar|jug",
+    "woman": "girl|lady|person",
+}

@@ -1,0 +1,94 @@
+"""RUN/choice.json: the marks of every checkpoint that was scored, what they are worth, and which one is recommended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio.choice import Marks, Ranking, Scale
+from studio.evaluation.records import number, tidy
+from studio.pipelines.errors import UsageError
+
+NAME, VERSION = "choice.json", 1
+
+
+@dataclass
+class Ledger:
+    """exam: which questions the marks answer; about: judge, prompts and seeds in words; weights: what was scored, by
+    step; table: the candidates' worth; picked: step, strength, reason and numbers of the recommended one.
+    """
+
+    exam: str = ""
+    scale: Scale = Scale((0.0, 1.0))
+    marks: dict[tuple[int, float], Marks] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    weights: dict[int, str] = field(default_factory=dict)
+    table: list[dict[str, Any]] = field(default_factory=list)
+    picked: dict[str, Any] = field(default_factory=dict)
+
+    def put(self, marks: Marks) -> None:
+        """Keeps a candidate's marks."""
+        self.marks[marks.order] = marks
+
+    def get(self, step: int, strength: float, pictures: int) -> Marks | None:
+        """A candidate's marks of so many pictures, if it was asked for as many."""
+        found = self.marks.get((step, strength))
+        return found.first(pictures) if found is not None and len(found.identity) >= pictures else None
+
+    def forget(self, step: int, weights: str) -> None:
+        """The marks of a step go when they are another adapter's."""
+        if self.weights.get(step) != weights:
+            self.marks = {order: marks for order, marks in self.marks.items() if order[0] != step}
+            self.weights[step] = weights
+
+    def rank(self, *rankings: Ranking) -> None:
+        """Takes the candidates' worth into the table; a later ranking's numbers count."""
+        rows = {ranking.marks[one].order: ranking.row(one) for ranking in rankings for one in range(len(ranking.marks))}
+        self.table = [rows[order] for order in sorted(rows)]
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        said = {
+            "version": VERSION, "picked": self.picked, "table": self.table, "exam": self.exam,
+            "scale": asdict(self.scale), "about": self.about, "weights": self.weights,
+            "marks": [asdict(marks) for _, marks in sorted(self.marks.items())],
+        }  # fmt: skip
+        return json.dumps(tidy(said), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, file: Path) -> Ledger:
+        """The file's; an empty one where there is none, or it cannot be read: then everything is scored again."""
+        try:
+            said = json.loads(file.read_text("utf-8"))
+            found = [
+                Marks(
+                    row["step"], row["strength"],
+                    tuple(map(number, row["identity"])), tuple(map(number, row["prompt"])), number(row["drift"]),
+                )
+                for row in said["marks"]
+            ]  # fmt: skip
+            scale = Scale(*(tuple(said["scale"][name]) for name in ("identity", "prompt")))
+            weights = {int(step): sha for step, sha in said["weights"].items()}
+            marks = {one.order: one for one in found}
+            return cls(said["exam"], scale, marks, said["about"], weights, said["table"], said["picked"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+
+def recommended(folder: Path) -> dict[str, Any]:
+    """The recommended step, strength and reason of a run's folder. Raises UsageError where there is none."""
+    found = Ledger.read(folder / NAME).picked
+    if not found:
+        raise UsageError(
+            f"{folder.name}: no checkpoint is recommended; a run with --save-every scores its checkpoints, and "
+            "--choice.score always scores a single one"
+        )
+    return found
+
+
+def said(folder: Path) -> list[str]:
+    """The recommendation of a run's folder in words, for people; nothing where there is none."""
+    found = Ledger.read(folder / NAME).picked
+    return [f"recommended: {found['reason']} (choice.png)"] if found else []

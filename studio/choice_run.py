@@ -1,0 +1,220 @@
+"""A run's checkpoints examined as they are made, and the best one named at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from studio import checkpoints, choice_exam, choice_plot, choice_words
+from studio.choice import Marks, Ranking
+from studio.choice_exam import Exam
+from studio.choice_file import NAME, Ledger
+from studio.choice_judges import judge
+from studio.choice_weights import folded, holding, usable
+from studio.config import RunConfig
+from studio.evaluation.gallery import How
+from studio.evaluation.sets import fill
+from studio.pipelines.errors import StudioError
+from studio.pipelines.weights import digest
+from studio.snapshot import randomness, set_randomness
+
+if TYPE_CHECKING:
+    from studio.session import Session
+
+PROBLEMS = (StudioError, torch.OutOfMemoryError, OSError)  # the run goes on, unscored
+PLOT = "choice.png"
+
+
+def wanted(config: RunConfig) -> bool:
+    """Whether checkpoints are scored."""
+    settings = config.settings
+    several = 0 < settings.save_every < settings.steps
+    return settings.choice.score == "always" or settings.choice.score == "auto" and several and config.model != "toy"
+
+
+def regular(config: RunConfig, step: int) -> bool:
+    """Whether a checkpoint on the way is one that is kept, not one that only the clock asked for."""
+    return config.settings.save_every > 0 and step % config.settings.save_every == 0
+
+
+def begin(session: Session) -> Chooser | None:
+    """The base model examined, before training; None where nothing is to be chosen, or it cannot be."""
+    if not wanted(session.config):
+        return None
+    try:
+        chooser = Chooser(session, exam(session))
+        chooser.base(session.config.settings.choice.seeds)
+    except PROBLEMS as problem:
+        session.journal("warning", message=f"checkpoints are not scored: {problem}")
+        return None
+    for note in chooser.exam.judge.notes:
+        session.journal("message", message=note)
+    return chooser
+
+
+def exam(session: Session) -> Exam:
+    """What a run's checkpoints are asked. Raises ModelError and DataError where nobody can score them."""
+    config, data, model = session.config, session.dataset, session.model
+    choice, shots = config.settings.choice, config.settings.previews
+    groups = choice_exam.held_out(choice, config.model, data.trigger, data.class_word, data.captions)
+    plain = [fill(prompt.plain or prompt.text, data.class_word) for prompt in groups[0].prompts]
+    how = How(shots.steps, shots.guidance_scale)
+    by = judge(model, config.model, config.settings, plain)
+    return Exam(model, config.model, by, groups, how, session.run.folder / "choice", data.trigger, data.class_word)
+
+
+@dataclass
+class Chooser:
+    """Keeps the marks in choice.json. off: scoring failed, and was given up; picked: what is exported in the place
+    of the last step's adapter.
+    """
+
+    session: Session
+    exam: Exam
+    ledger: Ledger = field(init=False)
+    off: bool = False
+    picked: Marks | None = None
+
+    def __post_init__(self) -> None:
+        found, exam = Ledger.read(self.session.run.folder / NAME), self.exam.fingerprint()
+        self.ledger = found if found.exam == exam else Ledger(exam)
+        self.ledger.about = {
+            "judge": self.exam.judge.name,
+            "prompts": [prompt.text for prompt in self.exam.sets[0].prompts],
+            "notes": self.exam.judge.notes,
+        }
+        self.choice = self.session.config.settings.choice
+        self.run, self.journal = self.session.run, self.session.journal
+
+    def base(self, seeds: int) -> Marks:
+        """The base model's marks, and the scale that they make."""
+        self.session.count("score", self.exam.draw(0, 1.0, seeds))
+        marks = self.exam.marks(0, 1.0, seeds)
+        self.ledger.scale = self.exam.scale(marks, seeds)
+        self.ledger.put(marks)
+        return marks
+
+    @contextmanager
+    def careful(self) -> Iterator[None]:
+        """Inside, what fails costs the scores, never the run; the random state is left as it was."""
+        before = randomness()
+        try:
+            yield
+        except PROBLEMS as problem:
+            self.off = True
+            self.journal("warning", message=f"checkpoints are not scored any more: {problem}")
+        finally:
+            set_randomness(before)
+
+    def knows(self, step: int) -> bool:
+        """Whether a step's checkpoint was scored."""
+        return (step, 1.0) in self.ledger.marks
+
+    def see(self, step: int) -> None:
+        """Examine what the adapter holds now as the checkpoint of a step, and mark the best so far."""
+        if self.off:
+            return
+        with self.careful():
+            self.ledger.forget(step, digest(self.session.adapter.state_dict()))
+            self.measure(step, 1.0, self.choice.seeds)
+            curve = self.curve(step)
+            self.keep(curve)
+            here = next(number for number, marks in enumerate(curve.marks) if marks.step == step)
+            best = curve.marks[curve.pick()]
+            said = f"{choice_words.line(curve.marks[here], curve)}; best so far: {best.label}"
+            self.journal("score", message=said, data=curve.row(here) | {"best": best.step})
+            self.mark(best.step)
+
+    def measure(self, step: int, strength: float, seeds: int) -> Marks:
+        """A candidate's marks, drawn unless they are known. The adapter holds its weights now."""
+        found = self.ledger.get(step, strength, seeds * self.exam.prompts)
+        if found is None:
+            self.session.count("score", self.exam.draw(step, strength, seeds))
+            found = self.exam.marks(step, strength, seeds)
+            self.ledger.put(found)
+        return found
+
+    def curve(self, now: int) -> Ranking:
+        """The checkpoints that are there, and the step that is now, at strength 1."""
+        steps = sorted({*checkpoints.steps(self.run.checkpoints), now})
+        pictures = self.choice.seeds * self.exam.prompts
+        found = [marks for step in steps if (marks := self.ledger.get(step, 1.0, pictures))]
+        return self.ranking(found)
+
+    def ranking(self, marks: list[Marks]) -> Ranking:
+        """Candidates of equally many pictures, beside the base model."""
+        return Ranking(marks, self.ledger.scale, self.exam.prompts, self.ledger.marks[0, 1.0])
+
+    def keep(self, *rankings: Ranking) -> None:
+        """Write choice.json."""
+        self.ledger.rank(*rankings)
+        self.journal.patiently(lambda: self.run.write(NAME, self.ledger.to_json()))
+
+    def mark(self, step: int) -> None:
+        """Mark the best checkpoint, which keep_best then keeps."""
+        path = checkpoints.steps(self.run.checkpoints).get(step)
+        if path is not None:
+            with suppress(OSError):
+                checkpoints.mark(path, checkpoints.BEST)
+
+    def decide(self, last: int) -> Marks:
+        """Score what was not scored so far, try strengths, and name the recommended checkpoint and strength."""
+        self.ledger.forget(last, digest(self.session.adapter.state_dict()))
+        kept, known = usable(self.run.checkpoints), self.exam.prompts * self.choice.seeds
+        for step in sorted({*kept, last}):
+            if self.ledger.get(step, 1.0, known) is None:
+                with self.weights(step, last, kept):
+                    self.measure(step, 1.0, self.choice.seeds)
+        seeds = max(self.choice.seeds, self.choice.final_seeds)
+        base = self.base(seeds)
+        curve, leading = self.curve(last), []
+        for one in curve.leaders(self.choice.leaders):
+            step = curve.marks[one].step
+            with self.weights(step, last, kept):
+                leading += [self.measure(step, x, seeds) for x in sorted({1.0, *self.choice.strengths})]
+        final = self.ranking(leading)
+        self.tell(curve, final, base)
+        return final.marks[final.pick()]
+
+    def tell(self, curve: Ranking, final: Ranking, base: Marks) -> None:
+        """The recommendation: in choice.json, as a picture, as an event, and as a mark."""
+        one, about = final.pick(), Ranking([base], self.ledger.scale).means
+        reason = choice_words.reason(curve, final)
+        self.ledger.picked = {**final.row(one), "reason": reason, "exported": self.choice.pick}
+        self.keep(curve, final)
+        known, path = (float(about["identity"][0]), float(about["prompt"][0])), self.run.folder / PLOT
+        self.journal.patiently(lambda: choice_plot.plot(curve, final, known, self.run.name, path))
+        self.journal("choice", message=f"recommended: {reason}", path=PLOT, data=final.row(one))
+        self.mark(final.marks[one].step)
+
+    def weights(self, step: int, last: int, kept: dict[int, Any]) -> AbstractContextManager[None]:
+        """Inside, the adapter holds a step's weights; it holds the last one's already."""
+        session = self.session
+        if step == last:
+            return nullcontext()
+        return holding(session.config.settings, session.model, session.adapter, kept[step])
+
+    def header(self) -> dict[str, str]:
+        """What an exported file says about where its weights are from."""
+        picked = self.picked
+        return {"step": str(picked.step), "strength": f"{picked.strength:g}"} if picked is not None else {}
+
+
+@contextmanager
+def concluded(session: Session, last: int) -> Iterator[bool]:
+    """Names the best; inside, the adapter is what is to be exported. Yields whether that is not the last step's."""
+    chooser = session.chooser
+    with ExitStack() as held:
+        if chooser is not None and not chooser.off:
+            with chooser.careful():
+                best = chooser.decide(last)
+            if not chooser.off and chooser.choice.pick:
+                chooser.picked = best
+                kept = usable(session.run.checkpoints) if best.step != last else {}
+                held.enter_context(chooser.weights(best.step, last, kept))
+                held.enter_context(folded(session.adapter, best.strength))
+        yield chooser is not None and chooser.picked is not None and chooser.picked.order != (last, 1.0)

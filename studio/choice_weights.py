@@ -1,0 +1,62 @@
+"""An adapter with a checkpoint's weights in it for a while, and at a strength that an exported file then has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from studio import checkpoints
+from studio.checkpoints import Checkpoint
+from studio.engine import Engine
+from studio.pipelines.adapters.lora import LoRA
+from studio.pipelines.protocols import Backbone
+from studio.snapshot import State, randomness, set_randomness
+from studio.trainers.base import Settings
+
+
+def usable(folder: Path) -> dict[int, Checkpoint]:
+    """The valid checkpoints by step, oldest first."""
+    found = {}
+    for step, path in checkpoints.steps(folder).items():
+        if not checkpoints.damage(path):
+            meta = json.loads((path / "meta.json").read_text("utf-8"))
+            found[step] = Checkpoint(path, int(meta.pop("step")), meta)
+    return found
+
+
+@contextmanager
+def holding(settings: Settings, model: Backbone, adapter: LoRA, checkpoint: Checkpoint) -> Iterator[None]:
+    """Inside, the adapter has the weights that an export at the checkpoint would have (its average, where it has one).
+
+    Afterwards adapter and random state are to the bit what they were.
+    """
+    before, kept = randomness(), [parameter.detach().clone() for parameter in adapter.parameters()]
+    try:
+        engine = Engine(settings, model, adapter, {})
+        engine.restore(State({name: checkpoint.tensors(name) for name in checkpoint.names()}, checkpoint.meta))
+        set_randomness(before)
+        with engine.averaged():
+            yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list[torch.Tensor](adapter.parameters()), kept)
+        set_randomness(before)
+
+
+@contextmanager
+def folded(adapter: LoRA, strength: float) -> Iterator[None]:
+    """Inside, the adapter acts at a strength, and a file saved of it does so everywhere: its alphas hold it."""
+    layers = adapter.layers
+    adapter.layers = {
+        part: {name: (rank, alpha * strength) for name, (rank, alpha) in inner.items()}
+        for part, inner in layers.items()
+    }
+    try:
+        with adapter.scaled(strength):
+            yield
+    finally:
+        adapter.layers = layers

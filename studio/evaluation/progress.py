@@ -1,0 +1,45 @@
+"""The progress of an evaluation: counted pictures and scorers, with their speed and the time that is left."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from studio.events import Event
+from studio.progress import Kind, Progress, bars, words
+from studio.rate import Rate
+
+
+class Counting(Progress):
+    """As a run's display; every phase is counted."""
+
+    def __init__(self, kind: Kind = "auto", out: TextIO | None = None) -> None:
+        super().__init__(0, kind, out)
+        self.label = ""
+
+    def __call__(self, event: Event) -> None:
+        if event.event == "progress":
+            if (label := f"{event.phase} {self.goal(event)}") != self.label or not self.done(event):
+                self.label, self.rate = label, Rate(self.goal(event))
+            self.rate.add(Event(event.phase, self.done(event), time=event.time))
+        if event.event == "note" and self.show != self.json:  # the command says notes at the end, on stderr
+            return
+        super().__call__(event)
+
+    def live(self, event: Event) -> None:
+        """A bar per phase; named events scroll above it."""
+        if event.event != "progress":
+            super().live(event)
+            return
+        if self.bars is None:
+            self.bars = bars(self.out)
+            self.bars.start()
+        done, total, left = self.done(event), self.goal(event), self.rate.words(self.done(event))
+        if event.phase != self.phase or self.bar is None:
+            self.bar = self.bars.add_task(event.phase, total=total, words="")
+        self.bars.update(self.bar, completed=done, total=total, words=left)
+
+    def count(self, event: Event) -> str:
+        """`120/500  2.1 it/s  0:12 left`."""
+        if event.event != "progress":
+            return words(event)
+        return f"{self.done(event)}/{self.goal(event)}  {self.rate.words(self.done(event))}".strip()
