@@ -109,8 +109,8 @@ class Evaluation:
                      "pictures": tuple(row["pictures"]), "values": tuple(number(v) for v in row["values"])})
             for row in values.pop("scores")
         ]  # fmt: skip
-        lists: dict[str, Any] = {"sources": Source, "pictures": Made, "pairs": Pair}
-        rows = {name: [kind(**row) for row in values.pop(name)] for name, kind in lists.items()}
+        lists = {"sources": Source, "pictures": Made, "pairs": Pair}
+        rows: dict[str, Any] = {name: [kind(**row) for row in values.pop(name)] for name, kind in lists.items()}
         return cls(**values, **rows, scores=scores)
 
 
