@@ -12,7 +12,7 @@ EXITS = {
     4: "memory or disk ran out; what was finished is kept",
     5: "numbers: a loss, gradient or weight that is not finite, or a tensor that does not learn",
     6: "model files: missing, damaged, refused or of another family",
-    130: "stopped, with the state saved",
+    130: "stopped; the same command goes on from the last step that was saved",
 }
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})  # a full disk has three names
 

@@ -151,6 +151,9 @@ def damage(folder: Path) -> str:
     """Why a checkpoint cannot be trusted, or ''."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))["sha256"]
+        there = {path.name for path in folder.iterdir()} - {"manifest.json", BEST, PASSING, PINNED}
+        if odd := sorted(there ^ {*manifest} | {"meta.json"} - {*manifest}):
+            return f"{', '.join(odd)}: in the folder or in the manifest, not in both"
         wrong = [name for name, sha in manifest.items() if digest(folder / name) != sha]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"

@@ -115,7 +115,12 @@ def short_of(error: BaseException) -> str:
     text = str(error).lower()
     if isinstance(error, OSError) and is_full(error):
         return f"the disk is full: {error.filename or 'a file'} was not written; what was finished is kept"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if (
+        isinstance(error, MemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+        or "bad_alloc" in text
+    ):
         return "memory ran out: use a smaller batch or resolution; what was finished is kept"
     return ""
 

@@ -157,13 +157,19 @@ class Engine:
         if spoilt or (last is not None and not last.safe):
             last, kept = None, "the newest checkpoint is from before"
         elif risen := self.spikes.risen(step):
-            last, kept = None, f"the loss had jumped at step {risen}, go on from a checkpoint before it"
+            last, kept = (
+                None,
+                f"loss or weights had jumped at step {risen}, go on from a checkpoint before it, or --fresh",
+            )
         tips = guards.advice(kind, self.settings, self.accelerator.mixed_precision, self.model.dtype)
         raise NotFinite(f"step {step}: {said}, first bad: {name}; {kept}: {tips}", last)
 
     def _check_weights(self, step: int, before: Before) -> None:
         """One number from the device: what an optimizer made of finite gradients can still overflow."""
-        if not math.isfinite(torch.nn.utils.get_total_norm(self.parameters).item()):
+        norm = torch.nn.utils.get_total_norm(self.parameters).item()
+        if math.isfinite(norm):
+            self.spikes.grew(step, norm)
+        else:
             kind, name = guards.first_bad(self.model, self.named, {}, [])
             name = name if kind == "weight" else "the norm of the weights"
             said = "the optimizer's step was not finite and was taken back"

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Cost = Callable[[RunConfig], int]  # predicted peak bytes of the training phase: `plan.training`
 EVENT = "retry"
 HELPS = 0.97  # a rung that leaves more than this share of the memory is passed by
-WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # torch's, on CPU and GPU
+WORDS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")  # torch's, on CPU and GPU
 
 
 class Say(Protocol):

@@ -8,10 +8,13 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import psutil
@@ -44,16 +47,27 @@ def begin(words: Sequence[str]) -> int | None:
     asked = alone_of()
     if asked < 2:
         return None
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // asked)))
     where = LaunchConfig(1, 1, asked, run_id="studio", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0)
+    Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     try:
         elastic_launch(where, sys.executable)("-m", "studio", *words)
+    except SignalException:  # it has passed the signal on, and waited until they had saved their state
+        return 130
     except ChildFailedError as problem:  # its own message has said why
         return max(problem.get_first_failure()[1].exitcode, 1)
     return 0
+
+
+def end_with(parent: int) -> None:
+    """Asks this process to end when its parent, accelerate's launcher, has: that one passes no signal on."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def alone_of() -> int:

@@ -26,6 +26,7 @@ KINDS = r"png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|heic|jp2|txt|caption|jsonl|csv"
 FILE = re.compile(rf"(?i)[^/{END}]+\.(?:{KINDS})\b")
 OURS = re.compile(r"(?:grid|curve)\.png|(?:base|\d+)-\d+\.png|log\.txt")
 REST = re.compile(rf"(?<={OPEN}data{CLOSE}/)[^{END}]+|(?<={OPEN}prior{CLOSE}/)[^{END}]+")
+CUT = re.compile(r"(?<=never seen: )(['\"]).*?\1(?=: shorten it)")  # a caption's end may be a word or two
 NUMBERS = 16  # longer lists are the state of random generators
 
 
@@ -61,7 +62,7 @@ class Scrub:
 
     def __call__(self, text: str) -> str:
         """The text with every secret and every private word replaced."""
-        text = redact(text.replace(OPEN, "?").replace(CLOSE, "?"))
+        text = CUT.sub(f"{OPEN}caption{CLOSE}", redact(text.replace(OPEN, "?").replace(CLOSE, "?")))
         for place in sorted(self.places, key=len, reverse=True):
             text = text.replace(place, f"{OPEN}{self.places[place]}{CLOSE}")
         text = QUOTED.sub(lambda found: self.path(found[0]), text)

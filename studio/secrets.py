@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 HIDDEN = "<secret>"
-NAMED = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|API_?KEY|ACCESS_KEY|CREDENTIALS?)(_|$)", re.I)
+NAMED = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|KEY|APIKEY|CREDENTIALS?)(_|$)", re.I)
 SHORTEST = 8  # a shorter value ("true", "0") is no secret, and would be found in every second word
 CERTAIN = 16  # characters from which a value that stands in a prompt is no coincidence
 LOOKS = re.compile(

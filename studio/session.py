@@ -53,7 +53,7 @@ class Session(Materials):
         settings = config.settings
         settings.data.listing()  # a missing folder is said before a model is loaded, and so is another config
         if run.config_file.exists():
-            refuse_another(run, config.resolved(run.name, run.folder.parent), accept)
+            refuse_another(run, config.resolved(run.name, run.folder.parent), accept=True)  # what can never be
         made = Materials.gather(config, journal.stop.check)
         past = Past.of(run)
         for reason in past.damaged:

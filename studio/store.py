@@ -17,6 +17,7 @@ from studio.basis import Basis, differences, fixed, numbers
 from studio.checkpoints import Checkpoint, Tensors
 from studio.disk import room
 from studio.events import Event
+from studio.pipelines.confine import permitted
 from studio.pipelines.errors import UsageError
 from studio.registry import nearest
 
@@ -157,7 +158,8 @@ class Run:
     def done_steps(self) -> int:
         """How many steps are saved."""
         done = self.last("done")
-        return max([*checkpoints.steps(self.checkpoints), done.step if done else 0, 0])
+        whole = [n for n, path in checkpoints.steps(self.checkpoints).items() if (path / "manifest.json").is_file()]
+        return max([*whole, done.step if done else 0, 0])
 
     def asks_to_stop(self) -> bool:
         """Whether somebody put a file called `stop` into the folder."""
@@ -210,7 +212,7 @@ class Store:
         """
         for folder in (self.folder / name, Path(name)):
             if (folder / "run.toml").is_file():
-                return Run(folder.absolute())
+                return Run(permitted(folder.absolute(), "the run"))
         known = [run.name for run in self.list()]
         raise UsageError(
             f"there is no run '{name}' in {self.folder}{nearest(name, known)}; `studio list runs` names all"

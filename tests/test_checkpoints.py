@@ -97,6 +97,24 @@ def test_what_only_the_clock_asked_for_goes_when_a_newer_one_stands(run: Run, ev
     assert said == [f"checkpoints/step-{step:06}" for step in range(1, 7) if step not in kept]
 
 
+def test_a_checkpoint_whose_manifest_does_not_name_its_files_is_damaged(run: Run):
+    path = run.save_checkpoint(1, {"adapter": TENSORS["adapter"], "optimizer": TENSORS["adapter"]}, {})
+    manifest = json.loads((path / "manifest.json").read_text())
+    kept = dict(manifest["sha256"])
+    for wrong in (
+        {},
+        {name: sha for name, sha in kept.items() if name != "optimizer.safetensors"},
+        {name: sha for name, sha in kept.items() if name != "meta.json"},
+        kept | {"../../../secret": "0"},
+    ):
+        (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": wrong}))
+        assert "in the folder or in the manifest" in checkpoints.damage(path)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert not checkpoints.damage(path)
+    (run.checkpoints / "step-000099").mkdir()
+    assert run.done_steps() == 1
+
+
 def test_the_clock_asks_for_nothing_when_it_is_off_or_the_step_is_unsafe(run: Run):
     one = saver(run, [], save_minutes=0)
     one.pass_by(tick(1), 1)

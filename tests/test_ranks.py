@@ -166,3 +166,13 @@ def test_what_accelerates_launcher_was_asked_for_is_read_off_its_command_line(
         [sys.executable, "-c", outer, *said], env=kept | environment, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) == asked
+
+
+def test_where_the_launcher_is_gone_the_processes_are_asked_to_end() -> None:
+    inner = "import sys, time; from studio import ranks; ranks.end_with(int(sys.argv[1])); time.sleep(60)"
+    outer = (
+        "import os, subprocess, sys; "
+        f"print(subprocess.Popen([sys.executable, '-c', {inner!r}, str(os.getpid())]).pid, flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", outer], capture_output=True, text=True, check=True, timeout=50)
+    assert done.stdout  # it returned: nobody keeps its streams open, as the process it left behind has ended

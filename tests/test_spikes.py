@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 
@@ -69,3 +70,21 @@ def test_a_restart_anywhere_changes_no_warning() -> None:
         head = told(values[:cut], first)
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         assert head | told(values[cut:], second, cut) == straight
+
+
+def test_a_loss_that_runs_away_slowly_is_told_and_told_again_when_it_is_ten_times_worse() -> None:
+    spikes = Spikes()
+    told = {step: text for step in range(1, 200) if (text := spikes.see(step, {"loss": 1.05**step, "grad_norm": 1.0}))}
+    assert [int(math.log10(1.05**step / 1.05**LEAST)) for step in told] == [1, 2, 3]
+    assert all("runs away" in text for text in told.values())
+
+
+def test_weights_that_grow_threefold_in_a_step_are_told_and_remembered() -> None:
+    spikes = Spikes()
+    for step, norm in enumerate([0.0, 1.0, 1.2, 1.3, 9.0, 9.1], 1):
+        spikes.grew(step, norm)
+        assert bool(spikes.see(step, {"loss": 1.0, "grad_norm": 1.0})) == (step == 5)
+    assert spikes.risen(7) == 5
+    again = Spikes()
+    again.load_state_dict(spikes.state_dict())
+    assert again.state_dict() == spikes.state_dict()
