@@ -180,6 +180,14 @@ def to_toml(config: RunConfig) -> str:
     return write(config)
 
 
+def as_toml(config: RunConfig, text: str = "") -> str:
+    """As `to_toml`, with comments and order of `text`, the TOML the config came from, wherever its layout allows."""
+    try:
+        return update_toml(text, config) if text else to_toml(config)
+    except UsageError:
+        return to_toml(config)
+
+
 def update_toml(text: str, config: RunConfig) -> str:
     """A TOML text with the config's values in it: its comments and order stay, missing keys are added."""
     return update(parse(text, "the old text"), config)

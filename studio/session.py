@@ -45,10 +45,13 @@ class Session(Materials):
     chooser: choice_run.Chooser | None = field(init=False, default=None)
 
     @classmethod
-    def begin(cls, config: RunConfig, journal: Journal, run: Run, held: ExitStack, accept: bool) -> Session | None:
+    def begin(
+        cls, config: RunConfig, journal: Journal, run: Run, held: ExitStack, accept: bool, text: str = ""
+    ) -> Session | None:
         """Check words and pictures, load the model, open the folder; None when the run is already finished.
 
-        held: keeps the folder for this process. Raises before anything is written.
+        held: keeps the folder for this process; text: the TOML that the config came from. Raises before anything is
+        written.
         """
         settings = config.settings
         settings.data.listing()  # a missing folder is said before a model is loaded, and so is another config
@@ -73,7 +76,7 @@ class Session(Materials):
         if not run.config_file.exists():
             run.folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(run.alone())
-        Store(config.runs).create(config, accept)
+        Store(config.runs).create(config, accept, text)
         return cls(**vars(made), journal=journal, run=run, past=past, changes=changes)
 
     def open(self) -> None:

@@ -185,20 +185,21 @@ class Store:
         """Where the run of a config lies, or will lie. Nothing is written; UsageError for a bad name."""
         return Run(self.folder.absolute() / self.name(config))
 
-    def create(self, config: RunConfig, accept: bool = False) -> Run:
+    def create(self, config: RunConfig, accept: bool = False, text: str = "") -> Run:
         """The run of a config: a new folder, or the one of that name if its config allows to go on.
 
         `steps` may grow, previews may change; with `accept`, anything that can: run.toml then says so, comments
-        kept. Raises UsageError for a bad name, or with the differences when the folder belongs to another config.
+        kept. text: the TOML that the config came from. Raises UsageError for a bad name, or with the differences when
+        the folder belongs to another config.
         """
-        from studio.config import to_toml, update_toml
+        from studio.config import as_toml, update_toml
 
         config = config.resolved(self.name(config), self.folder)
         run = Run(config.runs / config.run)
         if not run.config_file.exists():
             with room(config.runs, "the run", "nothing was written"):
                 run.folder.mkdir(parents=True, exist_ok=True)
-            run.write("run.toml", to_toml(config))
+            run.write("run.toml", as_toml(config, text))
             return run
         refuse_another(run, config, accept)
         if run.config() != config:

@@ -20,10 +20,11 @@ from studio.stop import listening
 from studio.store import Run, Store
 
 
-def train(config: RunConfig, report: Report = lambda event: None, accept_change: bool = False) -> Path:
+def train(config: RunConfig, report: Report = lambda event: None, accept_change: bool = False, text: str = "") -> Path:
     """Run `config`, or go on with it where an earlier start ended; returns the run's folder.
 
-    accept_change: go on although config, pictures or base model are others than before, where that is possible.
+    accept_change: go on although config, pictures or base model are others than before, where that is possible; text:
+    the TOML that the config came from, whose comments run.toml keeps.
     Raises UsageError, DataError, ModelError before anything is written; NumericalError, MemoryShortage and Stopped
     (a KeyboardInterrupt) later, with everything that was finished kept in the folder.
     """
@@ -46,7 +47,7 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
             journal("message", message=f"{config.trainer} on {config.model}")
 
             def once(config: RunConfig, accept: bool) -> None:
-                if session := Session.begin(config, journal, run, held, accept or accept_change):
+                if session := Session.begin(config, journal, run, held, accept or accept_change, text):
                     work(session, others)
 
             if ranks.count() > 1:  # the others could not follow down the ladder
@@ -56,7 +57,7 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
         except KeyboardInterrupt as stopped:
             if not run.config_file.exists():  # stopped before there was a folder: its end is told all the same
                 with suppress(StudioError, OSError):
-                    Store(config.runs).create(config)
+                    Store(config.runs).create(config, text=text)
             if run.config_file.exists() and journal.run is None:
                 journal.open(run)
             journal.end("stopped", message=farewell(stopped, run))

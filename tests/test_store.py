@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from studio import checkpoints
-from studio.config import RunConfig, make, merge, to_toml
+from studio.config import RunConfig, from_toml, make, merge, to_toml
 from studio.events import Event
 from studio.pipelines.errors import MemoryShortage, UsageError
 from studio.store import Run, Store
@@ -294,3 +294,14 @@ def test_a_damaged_config_is_one_line_with_advice(text: str, tmp_path: Path) -> 
     if text != "trainer = 3":
         with pytest.raises(UsageError, match="mend it, or give another --run"):
             run.summary()
+
+
+def test_comments_of_the_toml_that_a_run_came_from_stay(tmp_path: Path) -> None:
+    text = '# my dog\ntrainer = "dreambooth"\nmodel = "toy" # small\n\n[dreambooth]\nsteps = 3 # few\n'
+    (tmp_path / "mine.toml").write_text(text)
+    made = from_toml(tmp_path / "mine.toml").model_copy(update={"run": "a"})
+    run = Store(tmp_path).create(made, text=text)
+    kept = run.config_file.read_text()
+    assert all(comment in kept for comment in ("# my dog", '"toy" # small', "steps = 3 # few"))
+    assert run.config().settings == made.resolved("a", tmp_path).settings
+    assert "lr = " in kept

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from studio import flags, logs, ranks, subjects
-from studio.config import RunConfig, to_toml
+from studio.config import RunConfig, as_toml
 from studio.pipelines.errors import UsageError
 from studio.progress import Progress
 from studio.store import Store
@@ -18,14 +20,20 @@ def main(args: list[str]) -> int:
         return beside(wishes)
     config = named(subjects.resolve(config), wishes)
     if wishes.dry_run:
-        print(to_toml(config.resolved(config.run, config.runs)), end="")
+        print(as_toml(config.resolved(config.run, config.runs), text_of(args)), end="")
         return 0
     from studio.train import train
 
     logs.hush()
     with Progress(config.settings.steps, "json" if wishes.json else "auto") as progress:
-        train(config, progress, wishes.accept_change)
+        train(config, progress, wishes.accept_change, text_of(args))
     return 0
+
+
+def text_of(args: list[str]) -> str:
+    """The TOML file that the command names, '' when it names none."""
+    file = Path(args[0]) if args and not args[0].startswith("-") else Path()
+    return file.read_text("utf-8-sig") if file.is_file() else ""
 
 
 def beside(wishes: flags.Wishes) -> int:
