@@ -9,6 +9,7 @@ pictures of a subject say nothing here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
@@ -45,7 +46,7 @@ class Kid(NamedTuple):
     error: float
 
 
-class SetDistance:
+class SetDistance(ABC):
     """One number for all pictures, the same in every row; rows that cannot be scored are NaN and not in the sets."""
 
     differentiable = False
@@ -72,9 +73,9 @@ class SetDistance:
         found[good.to(found.device)] = self.distance(x, y)
         return found
 
+    @abstractmethod
     def distance(self, x: Tensor, y: Tensor) -> float:
-        """Of two sets of features."""
-        raise NotImplementedError
+        """Of two sets of features `[N, D]` and `[M, D]`."""
 
 
 class Frechet(SetDistance):
