@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from studio import choice_file, export, previews
-from studio.choice_weights import folded, holding, usable
+from studio.choice_weights import holding, usable
 from studio.pipelines import attention, backbone
 from studio.pipelines.adapters import files
 from studio.pipelines.errors import UsageError
@@ -26,7 +26,7 @@ def pick(run: Run) -> list[Path]:
     kept = usable(run.checkpoints)
     if step not in kept:
         raise UsageError(f"{run.name}: the recommended checkpoint, step {step}, is not in {run.checkpoints} any more")
-    old = files.header(run.folder / export.NAME) if (run.folder / export.NAME).is_file() else {}
+    old = files.header(run.folder / files.NAME) if (run.folder / files.NAME).is_file() else {}
     about = {key: old[key] for key in WORDS if key in old} | {"step": str(step), "strength": f"{strength:g}"}
     with run.alone():
         model = backbone.load(config.model, *preferred())
@@ -34,8 +34,8 @@ def pick(run: Run) -> list[Path]:
         adapter = settings.adapter.build(model)
         prompt = f"a {about.get('trigger', '')} {about.get('class_word', '')}"
         shot = previews.Shot(" ".join(prompt.split()), settings.previews.seed)
-        with holding(settings, model, adapter, kept[step]), folded(adapter, strength):
-            written = export.write(model, adapter, run.folder, about)
+        with holding(settings, model, adapter, kept[step]), adapter.folded(strength):
+            written = files.exports(model, adapter, run.folder, about)
             drawn = next(iter(previews.take(model, [shot], settings.previews)))
         export.check(config.model, model, written[0], shot, settings.previews, drawn)
         ledger = choice_file.Ledger.read(run.folder / choice_file.NAME)

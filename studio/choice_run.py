@@ -14,7 +14,7 @@ from studio.choice import Marks, Ranking
 from studio.choice_exam import Exam
 from studio.choice_file import NAME, Ledger
 from studio.choice_judges import judge
-from studio.choice_weights import folded, holding, usable
+from studio.choice_weights import holding, usable
 from studio.config import RunConfig
 from studio.evaluation.gallery import How
 from studio.evaluation.sets import fill
@@ -216,5 +216,5 @@ def concluded(session: Session, last: int) -> Iterator[bool]:
                 chooser.picked = best
                 kept = usable(session.run.checkpoints) if best.step != last else {}
                 held.enter_context(chooser.weights(best.step, last, kept))
-                held.enter_context(folded(session.adapter, best.strength))
+                held.enter_context(session.adapter.folded(best.strength))
         yield chooser is not None and chooser.picked is not None and chooser.picked.order != (last, 1.0)

@@ -1,4 +1,4 @@
-"""An adapter with a checkpoint's weights in it for a while, and at a strength that an exported file then has."""
+"""An adapter with a checkpoint's weights in it for a while."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from studio import checkpoints
 from studio.checkpoints import Checkpoint
 from studio.engine import Engine
-from studio.pipelines.adapters.lora import LoRA
-from studio.pipelines.protocols import Backbone
+from studio.pipelines.protocols import Adapter, Backbone
 from studio.snapshot import State, randomness, set_randomness
 from studio.trainers.base import Settings
 
@@ -29,7 +28,7 @@ def usable(folder: Path) -> dict[int, Checkpoint]:
 
 
 @contextmanager
-def holding(settings: Settings, model: Backbone, adapter: LoRA, checkpoint: Checkpoint) -> Iterator[None]:
+def holding(settings: Settings, model: Backbone, adapter: Adapter, checkpoint: Checkpoint) -> Iterator[None]:
     """Inside, the adapter has the weights that an export at the checkpoint would have (its average, where it has one).
 
     Afterwards adapter and random state are to the bit what they were.
@@ -45,18 +44,3 @@ def holding(settings: Settings, model: Backbone, adapter: LoRA, checkpoint: Chec
         with torch.no_grad():
             torch._foreach_copy_(list[torch.Tensor](adapter.parameters()), kept)
         set_randomness(before)
-
-
-@contextmanager
-def folded(adapter: LoRA, strength: float) -> Iterator[None]:
-    """Inside, the adapter acts at a strength, and a file saved of it does so everywhere: its alphas hold it."""
-    layers = adapter.layers
-    adapter.layers = {
-        part: {name: (rank, alpha * strength) for name, (rank, alpha) in inner.items()}
-        for part, inner in layers.items()
-    }
-    try:
-        with adapter.scaled(strength):
-            yield
-    finally:
-        adapter.layers = layers

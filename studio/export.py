@@ -1,8 +1,7 @@
-"""The finished adapter on disk, and the proof that stock diffusers draws the same picture with it."""
+"""The proof that stock diffusers draws the same picture with an exported adapter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +15,14 @@ from PIL import Image
 from studio import pictures
 from studio.pipelines import attention, backbone, sampling
 from studio.pipelines.adapters import files
-from studio.pipelines.adapters.lora import LoRA
 from studio.pipelines.errors import ModelError
 from studio.pipelines.protocols import Backbone
 from studio.previews import Shot
 from studio.trainers.base import Previews
 
-NAME = "adapter.safetensors"
-KOHYA = "adapter.kohya.safetensors"
+NAME = files.NAME
 # mean absolute difference of 8-bit pixel values; half precision rounds differently in another order of additions
 TOLERANCE = {torch.float32: 1.0, torch.bfloat16: 4.0, torch.float16: 2.0}
-
-
-def write(model: Backbone, adapter: LoRA, folder: Path, about: Mapping[str, str]) -> list[Path]:
-    """Write the diffusers file, and the kohya file where this kind of adapter has one; returns their paths."""
-    written = [files.save(model, adapter, folder / NAME, about)]
-    if not files.kohya_problem(model, adapter):
-        written.append(files.save_kohya(model, adapter, folder / KOHYA, about))
-    return written
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple
     with ExitStack() as after:  # diffusers warns about every part of a pipeline that a LoRA file leaves alone
         after.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity_error()
-        pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
+        files.into_stock(pipe, fresh, file)
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": previews.steps, "guidance_scale": previews.guidance_scale}
     seed = torch.Generator().manual_seed(shot.seed)

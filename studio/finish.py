@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL.Image import Image
 from torchvision.transforms.functional import to_pil_image
 
-from studio import export, pictures, scores, subjects
+from studio import export, pictures, previews, scores, subjects
+from studio.pipelines.adapters import files
 from studio.pipelines.errors import StudioError
 from studio.session import Session
 
@@ -34,7 +35,7 @@ def write(session: Session) -> None:
     base = Path(base).name if Path(base).exists() else base  # the file travels: no path of this machine in it
     about = {"trigger": data.trigger, "class_word": data.class_word, "base_model": base}
     about |= session.chooser.header() if session.chooser else {}
-    for path in journal.patiently(lambda: export.write(session.model, session.adapter, session.run.folder, about)):
+    for path in journal.patiently(lambda: files.exports(session.model, session.adapter, session.run.folder, about)):
         journal("message", message=f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -48,7 +49,10 @@ def draw(session: Session, made: list[Image]) -> None:
 
 
 def check(session: Session, expected: Image) -> None:
-    """The exported file draws the same picture in a pipeline that knows nothing of the run."""
+    """The exported file draws the same picture in a pipeline that knows nothing of the run.
+
+    Where other tools cannot do all that the adapter does, it is compared as they see it.
+    """
     journal, config = session.journal, session.config
     journal.enter("check")
     journal.stop.check()
@@ -56,7 +60,11 @@ def check(session: Session, expected: Image) -> None:
     if config.settings.quantize != "no":  # a fresh model is not quantised, and draws with other weights
         journal("warning", message=f"{file.name} was not compared: the run's base model is quantised")
         return
-    seen = export.check(config.model, session.model, file, session.shots[0], config.settings.previews, expected)
+    shot, settings = session.shots[0], config.settings.previews
+    if hasattr(session.adapter, "as_stock"):
+        with session.adapter.as_stock():
+            expected = next(iter(previews.take(session.model, [shot], settings)))
+    seen = export.check(config.model, session.model, file, shot, settings, expected)
     far = f"mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"
     journal("message", message=f"{file.name} in a fresh {seen.by}: {far}")
 

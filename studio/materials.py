@@ -9,10 +9,9 @@ from studio import class_pictures, loop, ranks, snapshot
 from studio.basis import Basis
 from studio.config import RunConfig
 from studio.pipelines import attention, backbone
-from studio.pipelines.adapters.lora import LoRA
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data import Dataset, DataStream
-from studio.pipelines.protocols import Backbone
+from studio.pipelines.protocols import Adapter, Backbone
 from studio.precision import deterministic, dtype
 from studio.thrift import Thrift
 
@@ -27,7 +26,7 @@ class Materials:
     model: Backbone
     dataset: Dataset
     classes: Dataset | None
-    adapter: LoRA
+    adapter: Adapter
     engine: loop.Engine
     basis: Basis
     thrift: Thrift
@@ -61,6 +60,6 @@ class Materials:
             prior=self.classes,
             share=ranks.join(),
         )
-        if not settings.adapter.text_encoder:
+        if not self.adapter.trains_text:
             self.model.embed = Embeddings(self.model, cache.folder)  # type: ignore[method-assign]
         return stream

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from studio import pictures
-from studio.export import NAME
 from studio.pipelines import attention, backbone, sampling
 from studio.pipelines.adapters import files
+from studio.pipelines.adapters.files import NAME
 from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.protocols import Backbone
 from studio.precision import preferred

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from studio import registry
 from studio.config import from_toml, make, to_toml
 from studio.pipelines import backbone
-from studio.pipelines.adapters import files, lora
+from studio.pipelines.adapters import files, lora, lora_files
 from studio.pipelines.data_check import check
 from studio.pipelines.data_pictures import Pictures
 from studio.pipelines.data_view import View
@@ -139,8 +139,8 @@ def adapters() -> tuple[Any, list[bytes]]:
         for how in ({"rank": 2}, {"rank": 1, "dora": True}, {"rank": 2, "text_encoder": False, "rslora": True}):
             adapter = lora.Config(targets="attention", **how).build(model)
             made.append(files.save(model, adapter, path, {"trigger": "sks"}).read_bytes())
-            if not files.kohya_problem(model, adapter):
-                made.append(files.save_kohya(model, adapter, path).read_bytes())
+            if not lora_files.kohya_problem(model, adapter):
+                made.append(lora_files.save_kohya(model, adapter, path).read_bytes())
             adapter.remove()
     return model, made
 

@@ -17,6 +17,7 @@ from studio import cli, export, journal, sample, show
 from studio.config import RunConfig, make
 from studio.events import Event
 from studio.pictures import save
+from studio.pipelines.adapters import files
 from studio.pipelines.errors import DataError, ModelError, UsageError
 from studio.store import Run, Store
 from studio.train import train
@@ -100,7 +101,7 @@ def test_a_crash_in_the_export_trains_nothing_again(
         raise ModelError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(export, "write", fail)
+        patch.setattr(files, "exports", fail)
         with pytest.raises(ModelError):
             train(config(pictures, tmp_path))
     before = Run(tmp_path / "runs/one").last("failed")

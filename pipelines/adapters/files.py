@@ -1,149 +1,61 @@
-"""LoRA files: diffusers' format with its metadata, kohya's for other tools, and reading both."""
+"""Adapter files of every kind: each is written and read by the module of its kind, which its header names."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-from torch import Tensor
+from studio.pipelines.adapters.reading import header
+from studio.pipelines.errors import ModelError
+from studio.pipelines.protocols import Adapter, Backbone
 
-from studio.pipelines.adapters import targets
-from studio.pipelines.adapters.lora import LoRA
-from studio.pipelines.adapters.reading import HEADER, MAGNITUDE, OLD, OURS, header, load
-from studio.pipelines.errors import UsageError
+__all__ = ["exports", "header", "into_stock", "load", "save"]
 
-if TYPE_CHECKING:
-    from studio.pipelines.protocols import Backbone
-
-__all__ = ["header", "kohya_problem", "load", "save", "save_kohya"]
+NAME = "adapter.safetensors"
+KIND = "studio.kind"  # in the header; without it a file is a LoRA
+HERE = "studio.pipelines.adapters"
 
 
-def save(model: Backbone, adapter: LoRA, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """One safetensors file that a stock pipeline's `load_lora_weights` reads, alpha included; its path.
+def save(model: Backbone, adapter: Adapter, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """One safetensors file that `load` reads; its path. metadata: further header fields."""
+    path = Path(path)
+    return Path(_module(adapter.kind, path).save(model, adapter, path, metadata))
 
-    metadata: further header fields. Written aside and renamed: a file of that name is whole.
+
+def load(model: Backbone, path: Path) -> Adapter:
+    """The adapter of a file, ours or another tool's LoRA, in `model` and switched on.
+
+    Raises ModelError, in one line that names the file, for one that is damaged, foreign or of another model.
     """
-    tensors: dict[str, Tensor] = {}
-    for part in adapter.layers:
-        inside = {
-            _old_style(part, name.removeprefix(f"{part}.")): tensor
-            for name, tensor in adapter.state_dict().items()
-            if name.startswith(f"{part}.")
-        }
-        tensors |= {f"{part}.{name}": tensor for name, tensor in _stock_style(part, inside).items()}
-    header = {
-        HEADER: json.dumps(_peft_header(adapter), sort_keys=True),
-        OURS: adapter.config.model_dump_json(),
-    }
-    return _write(tensors, path, {"format": "pt", **header, **(metadata or {})})
+    adapter: Adapter = _module(header(path).get(KIND, "lora"), path).load(model, Path(path))
+    return adapter
 
 
-def _stock_style(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Text encoders' keys as diffusers' own scripts write them, the network's in peft's style."""
-    from diffusers.utils import convert_state_dict_to_diffusers
-
-    if part.startswith("text_encoder"):
-        # transformers 5 finds a DoRA magnitude only with the .weight that peft leaves out
-        return convert_state_dict_to_diffusers(tensors)
-    return {name.replace(f"{MAGNITUDE}.weight", MAGNITUDE): tensor for name, tensor in tensors.items()}
+def exports(model: Backbone, adapter: Adapter, folder: Path, about: Mapping[str, str]) -> list[Path]:
+    """What a finished run leaves: first our own file, then forms for other tools; their paths."""
+    module = _module(adapter.kind, folder / NAME)
+    if hasattr(module, "exports"):
+        return list(module.exports(model, adapter, folder, about))
+    return [save(model, adapter, folder / NAME, about)]
 
 
-def _old_style(part: str, name: str) -> str:
-    return name if not part.startswith("text_encoder") or name.startswith(OLD) else OLD + name
+def into_stock(pipe: Any, model: Backbone, path: Path) -> None:
+    """Put a file into a stock diffusers pipeline made of `model`, with what diffusers has for its kind."""
+    module = _module(header(path).get(KIND, "lora"), path)
+    if hasattr(module, "into_stock"):
+        module.into_stock(pipe, model, path)
+    else:
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, use_safetensors=True)
 
 
-def _peft_header(adapter: LoRA) -> dict[str, Any]:
-    """peft's settings of each part, by `part.setting`; only settings that every peft version knows."""
-    header: dict[str, Any] = {}
-    for part, layers in adapter.layers.items():
-        rank, alpha = next(iter(layers.values()))
-        anchor, names = _pattern_names(part, layers)
-        settings = {
-            "r": rank,
-            "lora_alpha": _number(alpha),
-            "rank_pattern": {f"{anchor}{n}": r for n, (r, _) in zip(names, layers.values(), strict=True) if r != rank},
-            "alpha_pattern": {
-                f"{anchor}{n}": _number(a) for n, (_, a) in zip(names, layers.values(), strict=True) if a != alpha
-            },
-            "target_modules": names,
-            "use_rslora": adapter.config.rslora,
-            "use_dora": adapter.config.dora,
-        }
-        header |= {f"{part}.{key}": value for key, value in settings.items()}
-    return header
-
-
-def _pattern_names(part: str, layers: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The anchor and names for peft's patterns; CLIP's match with and without its old prefix."""
-    if part.startswith("text_encoder"):
-        return "", [name.removeprefix(OLD) for name in layers]
-    return "^", list(layers)
-
-
-def _number(value: float) -> float | int:
-    return int(value) if value == int(value) else value
-
-
-def kohya_problem(model: Backbone, adapter: LoRA) -> str:
-    """Why this adapter has no kohya file; empty when it has one."""
-    if targets.part(model) != "unet":
-        return f"kohya files are written for UNets, not for a {targets.part(model)}"
-    return "a DoRA adapter loses its magnitudes in a kohya file" if adapter.config.dora else ""
-
-
-def save_kohya(model: Backbone, adapter: LoRA, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """The same adapter as `lora_unet_...lora_down.weight` with `.alpha`, for kohya, ComfyUI and A1111.
-
-    alpha is written so that alpha / rank is the strength, also with rsLoRA. Raises UsageError where
-    `kohya_problem` says so.
-    """
-    if problem := kohya_problem(model, adapter):
-        raise UsageError(f"{problem}: use the diffusers file instead")
-    prefixes, scales, state = _kohya_prefixes(adapter), adapter.scales(), adapter.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for part, layers in adapter.layers.items():
-        for name, (rank, _) in layers.items():
-            key = prefixes[part] + _old_style(part, name).replace(".", "_")
-            tensors[f"{key}.lora_down.weight"] = state[f"{part}.{name}.lora_A.weight"]
-            tensors[f"{key}.lora_up.weight"] = state[f"{part}.{name}.lora_B.weight"]
-            tensors[f"{key}.alpha"] = torch.tensor(scales[f"{part}.{name}"] * rank)
-    sizes = {"ss_network_dim": str(adapter.config.rank), "ss_network_module": "networks.lora"}
-    return _write(tensors, path, {"format": "pt", **sizes, **(metadata or {})})
-
-
-def _kohya_prefixes(adapter: LoRA) -> dict[str, str]:
-    """kohya's name for each part: one text encoder is te, two are te1 and te2."""
-    two = "text_encoder_2" in adapter.model.text_encoders
-    first = "lora_te1_" if two else "lora_te_"
-    return {"unet": "lora_unet_", "text_encoder": first, "text_encoder_2": "lora_te2_"}
-
-
-def _write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
-    """safetensors beside `path`, on the disk before it is renamed; the same tensors give the same bytes."""
-    from safetensors.torch import save
-
-    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=dict(metadata))
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as file:  # save_file would make a file that only its owner may read
-            file.write(_ordered(content))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
-
-
-def _ordered(content: bytes) -> bytes:
-    """A safetensors file with its metadata in alphabetical order: the library's order is another in every process."""
-    size = int.from_bytes(content[:8], "little")
-    entries = json.loads(content[8 : 8 + size])
-    about = dict(sorted(entries.pop("__metadata__").items()))
-    text = json.dumps({"__metadata__": about, **entries}, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+def _module(kind: str, path: Path) -> Any:
+    """What reads and writes a kind: `<kind>_files.py`, or `<kind>.py` alone. Raises ModelError for an unknown one."""
+    for name in (f"{kind}_files", kind) if kind.isidentifier() else ():
+        if find_spec(f"{HERE}.{name}"):
+            module = import_module(f"{HERE}.{name}")
+            if hasattr(module, "load") and hasattr(module, "save"):
+                return module
+    raise ModelError(f"{path}: an adapter of the kind {kind[:40]!a}, which this version does not know; is it newer?")

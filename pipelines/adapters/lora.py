@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from studio.pipelines.adapters import targets
-from studio.pipelines.errors import ModelError, UsageError
+from studio.pipelines.adapters import merging, targets
+from studio.pipelines.errors import ModelError, StudioError, UsageError
 from studio.pipelines.settings import Part
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class LoRA:
     Raises UsageError when the model already carries an adapter.
     """
 
+    kind = "lora"
     exact_off = True
     identity_at_init = True
     conv_ok = True
@@ -79,7 +80,7 @@ class LoRA:
         }
         self._parameters = dict(self._collect())
         self._dropouts = [layer.lora_dropout[NAME] for layer in self._wrapped.values()]
-        self._offs = 0
+        self._offs, self._merged = 0, False
         self.train(False)
         model.adapter = self
 
@@ -142,6 +143,7 @@ class LoRA:
     @contextmanager
     def off(self) -> Iterator[None]:
         """Inside, the model is the base model bit for bit; may be nested."""
+        self._refuse_merged()
         self._offs += 1
         self._switch()
         try:
@@ -162,6 +164,7 @@ class LoRA:
             with self.off():
                 yield
             return
+        self._refuse_merged()
         before = {name: layer.scaling[NAME] for name, layer in self._wrapped.items()}
         for name, layer in self._wrapped.items():
             layer.scaling[NAME] = before[name] * strength
@@ -170,6 +173,43 @@ class LoRA:
         finally:
             for name, layer in self._wrapped.items():
                 layer.scaling[NAME] = before[name]
+
+    @contextmanager
+    def merged(self, strength: float = 1.0) -> Iterator[None]:
+        """Inside, it acts at a strength through the frozen weights, rounded to their dtype: as fast as the base model.
+
+        For drawing only; afterwards the weights are what they were. Where they cannot hold it (8 bits, offloaded), it
+        is `scaled`.
+        """
+        layers = list(self._wrapped.values())
+        with self.scaled(strength):
+            if strength == 0 or not self.enabled or not merging.mergeable(layers):
+                yield
+                return
+            self._merged = True
+            try:
+                with merging.merged(layers, NAME):
+                    yield
+            finally:
+                self._merged = False
+
+    def _refuse_merged(self) -> None:
+        if self._merged:
+            raise StudioError("an adapter that is merged for drawing cannot be switched: leave `merged()` first")
+
+    @contextmanager
+    def folded(self, strength: float) -> Iterator[None]:
+        """Inside, it acts at a strength, and a file saved of it does so everywhere: its alphas hold it."""
+        layers = self.layers
+        self.layers = {
+            part: {name: (rank, alpha * strength) for name, (rank, alpha) in inner.items()}
+            for part, inner in layers.items()
+        }
+        try:
+            with self.scaled(strength):
+                yield
+        finally:
+            self.layers = layers
 
     def scales(self) -> dict[str, float]:
         """The factor on B A of each layer at full strength, by `part.module`."""

@@ -109,6 +109,7 @@ class Gallery:
         learned = digest(adapter.state_dict()) if adapter is not None else ""
         sampler = sampling.by_name(self.model, self.how.sampler).__name__
         drawn = [sampler, self.how.steps, self.how.guidance_scale, self.model.pixels, str(self.model.dtype)]
+        drawn += ["merged"] if learned else []
         return [self.model.fingerprint(), learned, self.source.strength if learned else 1.0, *drawn]
 
     def draw(self, rest: list[Wanted]) -> Iterator[Tensor]:
@@ -119,7 +120,7 @@ class Gallery:
             devices = [self.model.device] if self.model.device.type == "cuda" else []
             held.enter_context(torch.random.fork_rng(devices=devices))
             if adapter is not None:
-                held.enter_context(adapter.scaled(self.source.strength) if called else adapter.off())
+                held.enter_context(adapter.merged(self.source.strength) if called else adapter.off())
             while rest:
                 prompts, seeds, done = [one.prompt for one in rest], [one.seed for one in rest], 0
                 options: dict[str, Any] = {"steps": self.how.steps, "guidance_scale": self.how.guidance_scale}

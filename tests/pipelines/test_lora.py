@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studio.pipelines.adapters import files, lora
+from studio.pipelines.adapters import files, lora, lora_files, writing
 from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.protocols import Backbone
 from tests import models
@@ -187,7 +187,7 @@ def test_the_kohya_file_is_exact_in_a_stock_pipeline(
 ) -> None:
     model = backbone(name, made)
     adapter = moved(model, text_encoder=True, **variant)
-    path = files.save_kohya(model, adapter, tmp_path / "adapter.kohya.safetensors")
+    path = lora_files.save_kohya(model, adapter, tmp_path / "adapter.kohya.safetensors")
     torch.testing.assert_close(output(from_stock(model, path, made, name)), output(model), rtol=1e-5, atol=1e-6)
     keys = load_file(path)
     assert any(key.startswith("lora_te_text_model_encoder_layers_0_self_attn_q_proj.") for key in keys)
@@ -363,3 +363,10 @@ def test_the_header_knows_only_what_every_peft_knows(made: Path, tmp_path: Path)
     assert {key.rpartition(".")[2] for key in header} <= {
         "r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "use_dora",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["thora", "reading", "writing", "../lora", "os.path"])
+def test_a_file_of_an_unknown_kind_is_refused(kind: str, made: Path, tmp_path: Path) -> None:
+    path = writing.write({"x": torch.ones(1)}, tmp_path / "adapter.safetensors", {"studio.kind": kind})
+    with pytest.raises(ModelError, match="which this version does not know"):
+        files.load(backbone("tiny-sd-eps", made), path)
