@@ -30,7 +30,7 @@ from studio.stop import listening
 __all__ = ["Drawn", "How", "Material", "Measured", "Panel", "Request", "assemble", "evaluate", "measure", "panel"]
 
 QUICK = 2  # prompts of a set, and seeds
-GUIDANCE = 5.0
+STEPS, GUIDANCE = 20, 5.0  # where a model says nothing of its own
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Request:
     """What to evaluate by. sets: names, none: all; prompts: a person's own sets; kind: live, object or style.
 
     references: pictures of the subject; data: those trained on; scorers: names, none: those that suit the model;
-    options: by scorer; guidance_scale 0: the model's own; strengths: of the adapters; trigger, class_word: instead of
+    options: by scorer; steps, guidance_scale 0: the model's own; strengths: of the adapters; trigger, class_word: instead of
     the files' own; out: instead of the run's folder; quick: a rough look.
     """
 
@@ -50,7 +50,7 @@ class Request:
     scorers: Sequence[str] = ()
     options: Options = field(default_factory=dict)
     strengths: Sequence[float] = (1.0,)
-    steps: int = 20
+    steps: int = 0
     guidance_scale: float = 0.0
     batch: int = 0
     kind: str = ""
@@ -63,7 +63,7 @@ class Request:
 
     def check(self) -> None:
         """Raises UsageError for numbers that mean nothing."""
-        for name, least in (("seeds", 1), ("steps", 1), ("batch", 0)):
+        for name, least in (("seeds", 1), ("steps", 0), ("batch", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"--{name} = {getattr(self, name)}: should be greater than or equal to {least}")
         if not all(math.isfinite(one) for one in (*self.strengths, self.guidance_scale)):
@@ -79,8 +79,9 @@ class Request:
 
     def how(self, model: str) -> How:
         """How the pictures of a model are drawn."""
-        advised = assets.recommended(model).get("settings", {}).get("previews", {}).get("guidance_scale", GUIDANCE)
-        return How(self.steps, self.guidance_scale or float(advised), batch=self.batch)
+        advised = assets.recommended(model).get("settings", {}).get("previews", {})
+        steps, scale = advised.get("steps", STEPS), advised.get("guidance_scale", GUIDANCE)
+        return How(self.steps or int(steps), self.guidance_scale or float(scale), batch=self.batch)
 
     def prompt_sets(self, target: Target) -> list[PromptSet]:
         """The sets a source is asked for."""

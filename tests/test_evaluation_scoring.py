@@ -15,7 +15,7 @@ from torch import Tensor
 
 from studio.evaluation import bootstrap, scoring
 from studio.evaluation.gallery import Drawn
-from studio.evaluation.measuring import Measured, assemble, judge
+from studio.evaluation.measuring import Measured, assemble, judge, within
 from studio.evaluation.panel import Panel, panel
 from studio.evaluation.records import Made, Source
 from studio.evaluation.references import Material, gather
@@ -259,3 +259,11 @@ def test_measured_without_a_base_has_no_change():
     score = assemble([one]).scores[0]
     assert score.base is None
     assert bootstrap.interval(score.values, [made.template for made in one.drawn.made[:60]]).value == score.value
+
+
+@pytest.mark.parametrize(("values", "inside"), [((1.0, 1.0, 0.0, 1.0), True), ((3.0, 1.0, 0.0, 9.0), False)])
+def test_the_interval_of_shares_stays_among_shares(values: tuple[float, ...], inside: bool):
+    seen = bootstrap.interval(values, range(4))
+    low, high = within(seen, values)
+    assert seen.high > 1
+    assert ((low, high) == (max(0.0, seen.low), 1.0)) if inside else ((low, high) == (seen.low, seen.high))

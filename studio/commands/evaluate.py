@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from studio.commands.form import parse
+from studio.pipelines.confine import permitted
 from studio.pipelines.errors import UsageError
 
 WIDE = 300  # columns of a table that goes into a file: it is not folded
@@ -42,8 +43,8 @@ class Options:
     """A scorer's setting, such as dino.encoder=FOLDER or personal.family=clip; may be given several times."""
     strength: tuple[float, ...] = (1.0,)
     """Strengths of the adapters."""
-    steps: int = 20
-    """Sampler steps."""
+    steps: int = 0
+    """Sampler steps; 0: the model's own."""
     guidance_scale: float = 0.0
     """Classifier-free guidance scale; 0: the model's own."""
     batch: int = 0
@@ -73,6 +74,9 @@ def main(args: list[str]) -> int:
     options = parse(Options, args, "evaluate")
     if not options.sources:
         raise UsageError("evaluate needs a run or an adapter file; see studio evaluate --help")
+    for name in ("out", "prompts", "references", "data"):
+        if (path := getattr(options, name)) is not None:
+            permitted(path, f"--{name}")
     values = {
         key: getattr(options, key)
         for key in vars(options)

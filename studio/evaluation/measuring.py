@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,7 +157,7 @@ def score(one: Measured, column: Column, base: Measured | None, offset: int) -> 
     prompts = [(wanted[row].set, wanted[row].number) for row in column.rows]
     per_set = column.about.per == "set"
     seen = bootstrap.interval(column.values, [0] * len(prompts) if per_set else prompts)
-    low, high = (column.ends or (bootstrap.NAN, bootstrap.NAN)) if per_set else (seen.low, seen.high)
+    low, high = (column.ends or (bootstrap.NAN, bootstrap.NAN)) if per_set else within(seen, column.values)
     rows = tuple(offset + row for row in column.rows)
     result = Score(column.about, one.source.label, column.set, seen.value, low, high, seen.n, rows, column.values)
     other = match(base, column)
@@ -168,6 +169,12 @@ def score(one: Measured, column: Column, base: Measured | None, offset: int) -> 
     change = bootstrap.interval([a - b for a, b in zip(column.values, pairs, strict=True)], prompts)
     low, high = (bootstrap.NAN, bootstrap.NAN) if per_set else (change.low, change.high)
     return replace(result, base=known, change=change.value, change_low=low, change_high=high)
+
+
+def within(seen: bootstrap.Interval, values: Sequence[float]) -> tuple[float, float]:
+    """The interval's ends; of shares and cosines they stay in 0..1, out of which widening may have taken them."""
+    shares = all(0 <= value <= 1 for value in values if math.isfinite(value))
+    return (max(0.0, seen.low), min(1.0, seen.high)) if shares and math.isfinite(seen.low) else (seen.low, seen.high)
 
 
 def match(base: Measured | None, column: Column) -> Column | None:
