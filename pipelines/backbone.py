@@ -20,8 +20,8 @@ from studio.pipelines.weights import cast_frozen, digest, frozen_state
 def load(model: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Backbone:
     """The model called `model`: "embedded", "toy", a folder, a single `.safetensors` file or a hub id.
 
-    Frozen parts come in `dtype`. Raises ModelError when files are missing, damaged, unreachable or of no
-    known family.
+    Frozen parts come in `dtype`. Raises UsageError for what is no model, ModelError when files of one are missing,
+    damaged, unreachable or of no known family.
     """
     family, source = checkpoints.find(model)
     return family.load(source, torch.device(device), dtype)

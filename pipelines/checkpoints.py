@@ -17,10 +17,11 @@ from transformers.utils import logging as transformers_logging
 
 from studio.pipelines import assets, families, hub, pickles
 from studio.pipelines.confine import permitted
-from studio.pipelines.errors import ModelError
+from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.model_files import check_complete, check_libraries, component_weights, read_index, tensor_names
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+WEIGHTS = {".safetensors", *pickles.SUFFIXES}
 RENAMED = Version("0.42")  # the diffusers release that calls torch_dtype dtype
 DTYPE = "dtype" if Version(diffusers.__version__) >= RENAMED else "torch_dtype"
 
@@ -28,7 +29,7 @@ DTYPE = "dtype" if Version(diffusers.__version__) >= RENAMED else "torch_dtype"
 def find(model: str) -> tuple[families.Family, Path]:
     """The family of a model and its folder or file; a hub id is fetched into the hub's cache first.
 
-    Raises ModelError.
+    Raises UsageError for what is no model at all, ModelError for one with missing, damaged or refused files.
     """
     if any(model in family.names for family in families.ours()):
         return families.pick(lambda family: model in family.names, model), Path(model)
@@ -40,9 +41,7 @@ def find(model: str) -> tuple[families.Family, Path]:
     if kind != "folder":
         if model == "embedded":
             raise ModelError(f"{path}: the embedded model is not there; build it with `python -m studio.world build`")
-        if not HUB_ID.fullmatch(model):
-            raise ModelError(f"{model[:200]!a}: no such folder or file, and not a hub id like owner/name")
-        path = hub.snapshot(model)
+        path = hub.snapshot(hub_id(model))
     name = read_index(path).get("_class_name", "")
     return families.pick(
         lambda family: name in family.classes, f"{path / 'model_index.json'}: {name or 'a model'}"
@@ -58,12 +57,22 @@ def place(model: str) -> tuple[Path, str]:
         return Path(), ""
 
 
+def hub_id(model: str) -> str:
+    """The name, if it can be a hub id. Raises UsageError for any other: nothing of that name is on this machine."""
+    if not HUB_ID.fullmatch(model) or Path(model).suffix.lower() in WEIGHTS:
+        raise UsageError(f"model = {model[:200]!a}: no such folder or file, and not a hub id like owner/name")
+    return model
+
+
 def single_file_family(path: Path) -> families.Family:
-    """The family of a single `.safetensors` file (or allowed pickle), told by its tensors' names."""
+    """The family of a single `.safetensors` file (or allowed pickle), told by its tensors' names.
+
+    Raises UsageError for a file of another kind, ModelError for one that cannot be read or has other tensors.
+    """
     if pickles.is_pickle(path):
         pickles.refuse(path)
     elif path.suffix != ".safetensors":
-        raise ModelError(f"{path}: only .safetensors files are read; convert it, or give a diffusers folder")
+        raise UsageError(f"model = {str(path)!a}: no model; give a .safetensors file, a diffusers folder or a hub id")
     names = tensor_names(path)
     return families.pick(
         lambda family: any(name.startswith(key) for key in family.keys for name in names),

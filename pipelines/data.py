@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch.nn.functional import interpolate
@@ -47,6 +48,11 @@ class DataStream:
         self.order = Order([len(group) for group in self.groups], batch * share.ranks, seed)
         self.class_pictures = repeated(prior.examples) if prior else []
         self.class_order = Order([len(self.class_pictures)], batch * share.ranks, digest(seed, "prior"))
+
+    @cached_property
+    def bases(self) -> dict[str, str]:
+        """The base caption of each instance sample, by its id."""
+        return self.dataset.bases
 
     def __iter__(self) -> Iterator[Batch]:
         while True:

@@ -16,6 +16,7 @@ from PIL import Image, ImageStat, UnidentifiedImageError
 from studio.pipelines.data_image import decode, one_line, read_bytes, rgb
 from studio.pipelines.data_looks import Looks, looks
 
+EVEN = 2  # levels of 255 that the pixels of one colour may differ by: JPEG is not exact
 ORIENTATION, TURNED = 0x0112, frozenset((5, 6, 7, 8))
 
 
@@ -24,7 +25,7 @@ class Checked:
     """A picture that was decoded once: its upright size (width, height) and the sha256 of its bytes.
 
     orientation: the EXIF number, 1 for upright; mode: Pillow's; transparent: the share of it that shows the
-    background; animated: only the first frame is read; light: mean grey in 0..1.
+    background; animated: only the first frame is read; light: mean grey in 0..1; even: one colour all over.
     """
 
     size: tuple[int, int]
@@ -34,6 +35,7 @@ class Checked:
     transparent: float
     animated: bool
     light: float
+    even: bool
     looks: Looks
 
 
@@ -79,6 +81,7 @@ def inspect(data: bytes, background: str) -> Checked:
         transparent=transparent(image),
         animated=animated(image),
         light=float(ImageStat.Stat(upright.convert("L")).mean[0]) / 255,
+        even=all(high - low <= EVEN for low, high in map(tuple, upright.getextrema())),
         looks=looks(upright),
     )
 

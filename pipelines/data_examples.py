@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.pipelines import buckets
+from studio.pipelines.captioners.words import says, twin
 from studio.pipelines.data_check import Checked, check
 from studio.pipelines.data_image import shown
 from studio.pipelines.data_walk import Rejected
@@ -17,6 +18,7 @@ from studio.pipelines.layouts import Found, Listing, Source
 
 PLACES = ("{trigger}", "{class_word}")
 UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # halves of surrogate pairs cannot be encoded
+INVISIBLE = 0.999  # share of transparency
 MUCH_CROPPED = 0.6  # the share of a picture under which its crop is worth a warning
 MASK_SHAPE = 0.02  # how far a mask's aspect ratio may be off, relatively
 
@@ -28,7 +30,7 @@ class Example:
     id: sha256 of its bytes and its name; content: of its bytes alone; name: path relative to the folder;
     mask_content: sha256 of the mask file; size: upright (width, height); bucket: (width, height) it trains
     at; words: the trigger and the class word meant for it; source: where its caption is from; seen, mask_seen:
-    what decoding showed.
+    what decoding showed; said_base: the base caption that its folder brings, '' where its caption's twin is the one.
     """
 
     id: str
@@ -46,6 +48,12 @@ class Example:
     source: Source
     seen: Checked
     mask_seen: Checked | None
+    said_base: str = ""
+
+    @property
+    def base(self) -> str:
+        """The caption for the model that does not know the subject: the class word stands where the trigger stood."""
+        return self.said_base or twin(self.caption, *self.words)
 
 
 class Reader:
@@ -84,11 +92,24 @@ class Reader:
             source=found.source,
             seen=checked,
             mask_seen=mask,
+            said_base=self.base(found, words),
         )
 
+    def base(self, found: Found, words: tuple[str, str]) -> str:
+        """The base caption that the folder brings; '' with a warning where it names the subject."""
+        base = fill_in(found.base, words)
+        if not says(base, words[0]):
+            return base
+        self.warnings.append(f"{shown(found.name)}: its base caption has the trigger: the caption's twin stands in")
+        return ""
+
     def notice(self, name: str, checked: Checked, bucket: buckets.Size) -> None:
-        """Warn of a picture that is small, that loses much to the crop, or that is there twice."""
+        """Warn of a picture that shows nothing, is small, loses much to the crop, or is there twice."""
         name, side = shown(name), round((bucket[0] * bucket[1]) ** 0.5)
+        if checked.transparent >= INVISIBLE:
+            self.warnings.append(f"{name} is transparent all over: only the background is learned; leave it out")
+        elif checked.even:
+            self.warnings.append(f"{name} is one colour all over: there is nothing to learn; leave it out")
         if is_small(checked.size, bucket):
             self.warnings.append(f"{name} is small ({checked.size[0]}x{checked.size[1]}, trained at {side}): it blurs")
         if (share := buckets.kept(checked.size, bucket)) < MUCH_CROPPED:

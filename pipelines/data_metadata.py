@@ -1,4 +1,4 @@
-"""Captions, repeats and weights in `metadata.jsonl` or `metadata.csv`."""
+"""Captions, base captions, repeats and weights in `metadata.jsonl` or `metadata.csv`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from studio.pipelines.data_walk import MOST_REPEATS, Ledger
 
 METADATA = ("metadata.jsonl", "metadata.csv")  # the first that is there is used
 CAPTION_KEYS = ("text", "caption", "prompt")
-ALL = "file_name, text, repeats and weight"
-KNOWN = {"file_name", *CAPTION_KEYS, "repeats", "weight"}
+ALL = "file_name, text, base, repeats and weight"
+KNOWN = {"file_name", *CAPTION_KEYS, "base", "repeats", "weight"}
 
 
 @dataclass(frozen=True)
 class Row:
     """One metadata row: the file it names and what it says about it; `problem` where it cannot be used.
 
-    unread: keys that mean nothing here.
+    base: the caption without the trigger; unread: keys that mean nothing here.
     """
 
     where: str
@@ -36,6 +36,7 @@ class Row:
     weight: float = 1.0
     problem: str = ""
     unread: tuple[str, ...] = ()
+    base: str = ""
 
 
 def find_rows(pictures: Sequence[Path], files: Sequence[Path], ledger: Ledger) -> dict[Path, Row]:
@@ -107,8 +108,7 @@ def row(path: Path, where: str, entry: Any) -> Row:
     target = path.parent / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return Row(where, target, problem=f"{where} points outside the folder")
-    said = (entry.get(key) for key in CAPTION_KEYS)
-    caption = next((str(text) for text in said if text and isinstance(text, str | int | float)), "")
+    caption, base = said(entry, CAPTION_KEYS), said(entry, ("base",))
     try:
         repeats, weight = number(entry, "repeats"), number(entry, "weight")
     except (TypeError, ValueError, OverflowError):
@@ -116,7 +116,13 @@ def row(path: Path, where: str, entry: Any) -> Row:
     if repeats not in range(1, MOST_REPEATS + 1) or not 0 <= weight < math.inf:
         return Row(where, target, caption, problem=f"{where}: repeats or weight is out of range")
     unread = tuple(str(key)[:40] for key in entry if key not in KNOWN)
-    return Row(where, target, caption, int(repeats), weight, unread=unread)
+    return Row(where, target, caption, int(repeats), weight, unread=unread, base=base)
+
+
+def said(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """What the entry says under the first of the keys that says anything; '' where none does."""
+    texts = (entry.get(key) for key in keys)
+    return next((str(text) for text in texts if text and isinstance(text, str | int | float)), "")
 
 
 def number(entry: Mapping[str, Any], key: str) -> float:

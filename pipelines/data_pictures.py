@@ -24,6 +24,8 @@ from studio.pipelines.errors import DataError
 from studio.pipelines.layouts import Listing
 from studio.pipelines.settings import Part
 
+FROM_PROMPT = ("missing", "empty")  # sources of captions
+
 
 class Sides(Protocol):
     """What the pictures must know of a model: its own side, and what sides are multiples of, in pixels."""
@@ -60,10 +62,18 @@ class Dataset:
         dropped = ("",) if self.settings.caption_dropout else ()
         return tuple(dict.fromkeys((*(e.caption for e in self.examples), *dropped)))
 
+    @property
+    def bases(self) -> dict[str, str]:
+        """The base caption of each example, by id."""
+        return {example.id: example.base for example in self.examples}
+
     def fingerprint(self) -> str:
         """sha256 over pictures, masks, captions and settings; the same wherever the folder lies."""
         settings = self.settings.model_dump(mode="json", exclude={"folder"})
-        lines = sorted([e.content, e.mask_content, e.caption, e.bucket, e.repeats, e.weight] for e in self.examples)
+        lines = sorted(
+            [e.content, e.mask_content, e.caption, e.bucket, e.repeats, e.weight, *filter(None, [e.said_base])]
+            for e in self.examples
+        )
         return hashlib.sha256(json.dumps([settings, lines], sort_keys=True).encode()).hexdigest()
 
 
@@ -135,7 +145,7 @@ class Pictures(Part):
             if self.folder.is_file():
                 return layouts.scan_file(self.folder)
             if not self.folder.exists():
-                raise DataError(f"no such folder: {shown(self.folder)}; --data takes a folder of pictures")
+                raise DataError(f"no such folder: {shown(self.folder)}; name a folder of pictures")
             listing = layouts.scan(self.folder)
         except OSError as error:
             raise DataError(f"{shown(self.folder)} cannot be read: {error.strerror or one_line(error)}") from error
@@ -151,7 +161,10 @@ class Pictures(Part):
             yield f"for the repeats and words in {shown(name)!r}, give the folder that holds it"
         if self.masks and not any(example.mask for example in examples):
             yield "masks are asked for, but no picture has one"
-        if examples and not any(word and word in example.caption for example in examples for word, _ in words):
+        filled, triggers = any(place in self.prompt for place in PLACES), {trigger for trigger, _ in words if trigger}
+        if filled and any(not any(example.words) and example.source in FROM_PROMPT for example in examples):
+            yield "no trigger and no class word: nothing in the prompt calls the subject; give one (--class-word dog)"
+        elif triggers and not any(trigger in example.caption for example in examples for trigger in triggers):
             yield f"no caption has the trigger {self.trigger!r}"
 
 

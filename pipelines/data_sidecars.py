@@ -9,6 +9,8 @@ from studio.pipelines.data_image import one_line, read_bytes
 from studio.pipelines.data_walk import Ledger
 
 SIDECARS = (".txt", ".caption")  # the first that is there is used
+BASE = ".base.txt"  # the caption without the trigger, where it is not the caption's twin
+Captions = dict[Path, str]
 MOST_TEXT = 2**26  # bytes of a caption or metadata file
 BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -32,7 +34,20 @@ def find_sidecars(
     return found
 
 
-def read_caption(path: Path, picture: Path, ledger: Ledger) -> str:
+def find_bases(pictures: Sequence[Path], said: Collection[Path], files: Sequence[Path], ledger: Ledger) -> Captions:
+    """Picture -> the base caption in the `.base.txt` beside it; said: those whose metadata row goes first."""
+    there, found = set(files), {}
+    for picture in pictures:
+        path = picture.with_suffix(BASE)
+        if path in there and path not in ledger.known:  # a picture may be called cat.base.png
+            if picture in said:
+                ledger.reject(path, "the metadata row's base caption was used")
+            else:
+                found[picture] = read_caption(path, picture, ledger, "base caption", "the caption's twin")
+    return found
+
+
+def read_caption(path: Path, picture: Path, ledger: Ledger, kind: str = "caption", instead: str = "the prompt") -> str:
     """A sidecar's caption; '' with a warning where it is empty or no text."""
     try:
         caption = text(path).strip()
@@ -40,8 +55,8 @@ def read_caption(path: Path, picture: Path, ledger: Ledger) -> str:
     except (OSError, ValueError) as error:
         caption, problem = "", f"cannot be read ({one_line(error)})"
     if problem:
-        ledger.warn(f"{ledger.name(path)} {problem}: the prompt stands in for it")
-    ledger.know(path, "caption", picture, problem)
+        ledger.warn(f"{ledger.name(path)} {problem}: {instead} stands in for it")
+    ledger.know(path, kind, picture, problem)
     return caption
 
 

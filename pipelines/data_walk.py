@@ -9,9 +9,11 @@ from pathlib import Path
 
 from studio.pipelines.confine import is_inside, permitted
 from studio.pipelines.data_image import SUFFIXES, one_line, shown
-from studio.pipelines.errors import UsageError
+from studio.pipelines.errors import DataError, UsageError
 
 TEXTS = (".txt", ".caption", ".jsonl", ".csv")
+MOST_FILES = 100_000  # below one folder: more is no data set, and takes minutes to walk through
+SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))  # no files of anybody's, and links back to everything
 MOST_REPEATS = 1000  # a larger number before a folder's name is a year or a date
 
 
@@ -40,6 +42,13 @@ class Ledger:
     known: dict[Path, Companion] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    passed: int = 0
+
+    def count(self) -> None:
+        """One more entry was met. Raises DataError for too many."""
+        self.passed += 1
+        if self.passed > MOST_FILES:
+            raise DataError(f"{shown(self.folder)} holds more than {MOST_FILES:,} files: name a folder of pictures")
 
     def reject(self, path: Path, reason: str) -> None:
         self.rejected.append(Rejected(path, reason))
@@ -57,9 +66,13 @@ class Ledger:
 
 
 def walk(folder: Path, ledger: Ledger, seen: frozenset[str] = frozenset(), deep: bool = True) -> Iterator[Path]:
-    """Regular files below `folder`; hidden, broken and looping entries go to the ledger."""
+    """Regular files below `folder`; hidden, broken and looping entries go to the ledger.
+
+    Raises DataError for a folder that holds too much.
+    """
     seen = seen | {os.path.realpath(folder)}
     for path in sorted(folder.iterdir()):
+        ledger.count()
         if path.is_symlink() and not os.path.exists(path):
             ledger.reject(path, "a link to nothing")
         elif os.path.isdir(path) and path.is_symlink() and not open_to_all(path):
@@ -76,6 +89,11 @@ def walk(folder: Path, ledger: Ledger, seen: frozenset[str] = frozenset(), deep:
             ledger.reject(path, "a link that leads out of the folder; put the file itself there")
         else:
             yield path
+
+
+def is_system(folder: Path) -> bool:
+    """Whether a folder, its links followed, is one of SYSTEM."""
+    return any(is_inside(system, folder) for system in SYSTEM)
 
 
 def open_to_all(path: Path) -> bool:
@@ -103,6 +121,9 @@ def descend(folder: Path, ledger: Ledger, seen: frozenset[str]) -> Iterator[Path
     """Files below a subfolder, unless it is a link back to a folder that holds it, or closed to us."""
     if os.path.realpath(folder) in seen:
         ledger.reject(folder, "a link back to a folder that holds it")
+        return
+    if is_system(folder):
+        ledger.reject(folder, "the system's own")
         return
     try:
         yield from walk(folder, ledger, seen)

@@ -8,7 +8,7 @@ EXITS = {
     0: "done",
     1: "a fault of the studio's own; `studio report RUN` makes the file for a bug report",
     2: "usage: a wrong word in the command or the config",
-    3: "data: something about the pictures or their captions",
+    3: "data: something about the pictures or their captions, or no room on disk for what a run would write",
     4: "memory or disk ran out; what was finished is kept",
     5: "numbers: a loss, gradient or weight that is not finite, or a tensor that does not learn",
     6: "model files: missing, damaged, refused or of another family",
@@ -35,8 +35,14 @@ class DataError(StudioError):
     exit_code = 3
 
 
+class DiskError(StudioError):
+    """The disk has no room for what a run would write; nothing was written."""
+
+    exit_code = 3
+
+
 class MemoryShortage(StudioError):
-    """Not enough memory or disk; what was finished is kept."""
+    """Not enough memory, or a disk that became full; what was finished is kept."""
 
     exit_code = 4
 

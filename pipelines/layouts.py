@@ -15,8 +15,9 @@ from typing import Literal
 from studio.pipelines.data_image import SUFFIXES, shown
 from studio.pipelines.data_masks import find_masks, mask_base
 from studio.pipelines.data_metadata import Row, find_rows
-from studio.pipelines.data_sidecars import SIDECARS, find_sidecars
-from studio.pipelines.data_walk import MOST_REPEATS, Companion, Ledger, Rejected, walk
+from studio.pipelines.data_sidecars import BASE, SIDECARS, find_bases, find_sidecars
+from studio.pipelines.data_walk import MOST_REPEATS, Companion, Ledger, Rejected, is_system, walk
+from studio.pipelines.errors import DataError
 
 KOHYA = re.compile(r"(\d+)_(.+)")
 Source = Literal["metadata", "sidecar", "empty", "missing"]
@@ -27,7 +28,8 @@ class Found:
     """A picture file and what its surroundings say about it. `caption` is '' where nothing does.
 
     name: path relative to the folder, with `/`; words: (trigger, class word) of a kohya folder's name, or
-    None; source: where the caption is from: metadata, sidecar, empty (a file that says nothing) or missing.
+    None; source: where the caption is from: metadata, sidecar, empty (a file that says nothing) or missing;
+    base: the caption without the trigger, '' where nothing says it.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Found:
     weight: float = 1.0
     words: tuple[str, str] | None = None
     source: Source = "missing"
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,12 @@ class Listing:
 
 
 def scan(folder: Path) -> Listing:
-    """Every file below `folder`; only captions and metadata are opened. OSError: the folder is closed."""
+    """Every file below `folder`; only captions and metadata are opened.
+
+    OSError: the folder is closed; DataError: it cannot be one of pictures.
+    """
+    if is_system(folder):
+        raise DataError(f"{shown(folder)} is the system's own, and no folder of pictures")
     ledger = Ledger(folder)
     files = sorted(walk(folder, ledger))
     return listing(ledger, [path for path in files if path.suffix.lower() in SUFFIXES], files)
@@ -64,7 +72,8 @@ def scan_file(picture: Path) -> Listing:
     beside = [path for path in walk(picture.parent, Ledger(picture.parent), deep=False) if path != picture]
     stems = {picture.parent: {picture.stem}}
     masks = [p for p in beside if p.suffix.lower() in SUFFIXES and mask_base(p, stems) == (p.parent, picture.stem)]
-    sidecars = [picture.with_suffix(suffix) for suffix in SIDECARS if picture.with_suffix(suffix) in beside]
+    texts = (picture.with_suffix(suffix) for suffix in (*SIDECARS, BASE))
+    sidecars = [path for path in texts if path in beside]
     return listing(ledger, [picture, *masks], [picture, *sidecars, *masks])
 
 
@@ -75,7 +84,8 @@ def listing(ledger: Ledger, images: Sequence[Path], files: Sequence[Path]) -> Li
     pictures = [path for path in images if path not in apart]
     rows = find_rows(pictures, files, ledger)
     sidecars = find_sidecars(pictures, {path for path, row in rows.items() if row.caption}, files, ledger)
-    found = [entry(path, rows.get(path), sidecars, masks, ledger) for path in pictures]
+    bases = find_bases(pictures, {path for path, row in rows.items() if row.base}, files, ledger)
+    found = [entry(path, rows.get(path), sidecars, bases, masks, ledger) for path in pictures]
     settled = {*pictures, *ledger.known, *(r.path for r in ledger.rejected)}
     for path in files:
         if path not in settled:
@@ -97,6 +107,7 @@ def entry(
     path: Path,
     row: Row | None,
     sidecars: Mapping[Path, str],
+    bases: Mapping[Path, str],
     masks: Mapping[tuple[Path, str], Path],
     ledger: Ledger,
 ) -> Found:
@@ -118,6 +129,7 @@ def entry(
         weight=row.weight if row else 1.0,
         words=words,
         source="metadata" if said else "sidecar" if beside else "missing" if beside is None else "empty",
+        base=row.base if row and row.base else bases.get(path, ""),
     )
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from studio.pipelines import pickles
-from studio.pipelines.errors import ModelError
+from studio.pipelines.errors import ModelError, UsageError
 
 COMPONENT = re.compile(r"[A-Za-z]\w{0,99}")  # a plain folder name
 LIBRARIES = ("diffusers", "transformers")  # a model_index.json may name any module, and loading would import it
@@ -32,8 +32,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """model_index.json: component -> [library, class]. Raises ModelError."""
-    found = read_json(folder / "model_index.json")
+    """model_index.json: component -> [library, class].
+
+    Raises ModelError when it is damaged or missing, UsageError for a folder that holds no part of a model either.
+    """
+    path = folder / "model_index.json"
+    if not path.exists() and not any(folder.glob("*/config.json")):
+        raise UsageError(f"model = {str(folder)!a}: no model, {path.name} is missing; name a diffusers folder")
+    found = read_json(path)
     for name, entry in found.items():
         if isinstance(entry, list) and len(entry) != 2 and not name.startswith("_"):
             raise ModelError(f"{folder / 'model_index.json'}: {name!r} is not [library, class]; download it again")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from studio.pipelines import backbone, checkpoints, families, hub, pickles
-from studio.pipelines.errors import ModelError
 from studio.pipelines.model_files import COMPONENT, read_index, read_json
 
 CONFIGS = ("model_index.json", "*/config.json", "scheduler/*", "tokenizer*/*")
@@ -34,8 +33,8 @@ class Outline:
 def outline(model: str) -> Outline:
     """The outline of a model by its name: "embedded", "toy", a folder, a `.safetensors` file or a hub id.
 
-    Raises ModelError for a model that does not exist, is damaged or is of no known family; what is only out of
-    reach is told in `problem`.
+    Raises UsageError for what is no model, ModelError for one that is damaged or of no known family; what is only
+    out of reach is told in `problem`.
     """
     if any(model in family.names for family in families.ours()):  # it needs no files: it is made, not loaded
         made = backbone.load(model)
@@ -52,7 +51,7 @@ def outline(model: str) -> Outline:
 
 
 def config_folder(model: str) -> Path | None:
-    """A folder with the model's configs and tokenizers; None where they are out of reach. Raises ModelError."""
+    """A folder with the model's configs and tokenizers; None where they are out of reach. Raises as `outline`."""
     path, kind = checkpoints.place(model)
     if kind == "file":
         checkpoints.single_file_family(path)
@@ -61,9 +60,7 @@ def config_folder(model: str) -> Path | None:
         return beside or (None if pickles.is_pickle(path) else fetched(origin(path)))
     if kind == "folder" or model == "embedded":
         return path
-    if not checkpoints.HUB_ID.fullmatch(model):
-        raise ModelError(f"{model[:200]!a}: no such folder or file, and not a hub id like owner/name")
-    return fetched(model)
+    return fetched(checkpoints.hub_id(model))
 
 
 def origin(file: Path) -> str:

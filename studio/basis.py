@@ -25,6 +25,9 @@ FIXED = {
     "settings.optimizer": "the checkpoint holds another optimizer's state",
     "settings.ema": "the checkpoint's average was made with the other decay, or there is none",
     "settings.adapter.rank": "the checkpoint's tensors have the other rank",
+    "settings.adapter.family": "the checkpoint's tensors are another family's",
+    "settings.adapter.factor": "the checkpoint's tensors have other sizes",
+    "settings.adapter.freeze_a": "the checkpoint's optimizer has other parameters",
     "settings.adapter.targets": "the checkpoint's tensors belong to other layers",
 }
 FEW = 4  # names that are shown

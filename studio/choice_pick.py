@@ -12,7 +12,7 @@ from studio.pipelines.errors import UsageError
 from studio.precision import preferred
 from studio.store import Run
 
-WORDS = ("trigger", "class_word", "base_model")
+WORDS = ("trigger", "class_word", "base_model", "base_licence", "studio.config")
 
 
 def pick(run: Run) -> list[Path]:
@@ -33,11 +33,12 @@ def pick(run: Run) -> list[Path]:
         attention.install(model.net, settings.attention)
         adapter = settings.adapter.build(model)
         prompt = f"a {about.get('trigger', '')} {about.get('class_word', '')}"
+        drawing = previews.stock(settings.previews)
         shot = previews.Shot(" ".join(prompt.split()), settings.previews.seed)
         with holding(settings, model, adapter, kept[step]), adapter.folded(strength):
             written = files.exports(model, adapter, run.folder, about)
-            drawn = next(iter(previews.take(model, [shot], settings.previews)))
-        export.check(config.model, model, written[0], shot, settings.previews, drawn)
+            drawn = next(iter(previews.take(model, [shot], drawing)))
+        export.check(config.model, model, written[0], shot, drawing, drawn)
         ledger = choice_file.Ledger.read(run.folder / choice_file.NAME)
         ledger.picked["exported"] = True
         run.write(choice_file.NAME, ledger.to_json())

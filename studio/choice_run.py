@@ -172,10 +172,11 @@ class Chooser:
         seeds = max(self.choice.seeds, self.choice.final_seeds)
         base = self.base(seeds)
         curve, leading = self.curve(last), []
+        others = self.choice.strengths if getattr(self.session.adapter, "holds_strength", True) else ()
         for one in curve.leaders(self.choice.leaders):
             step = curve.marks[one].step
             with self.weights(step, last, kept):
-                leading += [self.measure(step, x, seeds) for x in sorted({1.0, *self.choice.strengths})]
+                leading += [self.measure(step, x, seeds) for x in sorted({1.0, *others})]
         final = self.ranking(leading)
         self.tell(curve, final, base)
         return final.marks[final.pick()]

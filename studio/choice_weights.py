@@ -23,6 +23,8 @@ def usable(folder: Path) -> dict[int, Checkpoint]:
     for step, path in checkpoints.steps(folder).items():
         if not checkpoints.damage(path):
             meta = json.loads((path / "meta.json").read_text("utf-8"))
+            if any(key == "trial" for key, _ in meta["memory"]["dict"]):  # of a trainer that begins anew after it
+                continue
             found[step] = Checkpoint(path, int(meta.pop("step")), meta)
     return found
 

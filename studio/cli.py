@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 import studio
-from studio import logs
+from studio import logs, stop
 from studio.pipelines import pickles
 from studio.pipelines.errors import EXITS, StudioError, UsageError, is_full
 from studio.registry import nearest
@@ -32,12 +32,14 @@ EVERYWHERE = {
     "--debug": "Show the traceback of an error; without it, it goes to the run's log.txt",
     "--allow-pickle": "Read pickled model weights (.bin, .pt, .ckpt) too: only from people you trust",
 }
-INTERRUPTED = 130
+INTERRUPTED = stop.STOPPED
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and exits with its code."""
-    sys.exit(run(sys.argv[1:] if args is None else args))
+    args = sys.argv[1:] if args is None else args
+    stop.before_listening(train=Call(list(args)).words[:1] == ["train"])
+    sys.exit(run(args))
 
 
 def run(args: Sequence[str]) -> int:

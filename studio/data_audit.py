@@ -89,13 +89,15 @@ class Masks:
         shares = [e.mask_seen.light for e in self.masked if e.mask_seen is not None]
         return sum(shares) / len(shares) if shares else 0.0
 
-    def doubts(self) -> Iterator[str]:
-        """Masks that say nothing, masks that nobody asked for, and pictures without one."""
-        used = self.dataset.settings.masks
-        if self.masked and not used:
+    def notes(self) -> Iterator[str]:
+        """Masks that nobody asked for: a matter of choice."""
+        if self.masked and not self.dataset.settings.masks:
             yield f"{plural(len(self.masked), 'mask')} beside the pictures, not used: masks = true uses them"
-            return
-        for example in self.masked:
+
+    def doubts(self) -> Iterator[str]:
+        """Masks that say nothing, and pictures without one, where masks are used."""
+        used = self.dataset.settings.masks
+        for example in self.masked if used else ():
             share = example.mask_seen.light if example.mask_seen else 0.0
             name = self.name(example)
             if share < BLACK:

@@ -119,6 +119,10 @@ class Report:
         """Warnings beside `dataset.warnings`, one line each, with what to do."""
         return [*self.resemblances(), *self.captions.doubts(), *self.masks.doubts()]
 
+    def notes(self) -> list[str]:
+        """What is worth a word and no warning."""
+        return list(self.masks.notes())
+
     def resemblances(self) -> Iterator[str]:
         """Near-duplicates, in one line each up to a few."""
         names = [shown(example.name) for example in self.dataset.examples]

@@ -13,7 +13,7 @@ from studio.data_audit import plural
 from studio.data_doctor import Report, examine
 from studio.pictures import save
 from studio.pipelines import buckets
-from studio.pipelines.confine import is_inside
+from studio.pipelines.confine import is_inside, permitted
 from studio.pipelines.data_image import shown
 from studio.pipelines.data_looks import BITS, MOST_BITS
 from studio.pipelines.data_pictures import Pictures, nothing_usable
@@ -50,6 +50,7 @@ def check_place(data: Pictures, picture: Path | None) -> None:
     """UsageError where the contact sheet is no PNG, or would itself become a training picture."""
     if picture is None:
         return
+    permitted(picture, "--contact-sheet")
     if picture.suffix.lower() != ".png":
         raise UsageError(f"--contact-sheet {shown(picture)}: give a name that ends with .png")
     if data.folder is not None and data.folder.is_dir() and is_inside(data.folder, picture):
@@ -75,9 +76,10 @@ def tell(report: Report, model: str, about: Outline) -> None:
     print()
     table.show([[name, text] for name, text in audit(report, numbers)])
     warnings = [*data.warnings, *report.doubts(), *([about.problem] if about.problem else [])]
-    if warnings:
+    said = [["warning", text] for text in warnings] + [["note", text] for text in report.notes()]
+    if said:
         print()
-        table.show([["warning", text] for text in warnings], STYLES)
+        table.show(said, STYLES)
     print()
     print(report.verdict())
 
@@ -125,6 +127,7 @@ def as_object(report: Report, model: str, about: Outline) -> dict[str, Any]:
         "files": [asdict(file) for file in report.files],
         "pictures": [picture(report, number) for number in range(len(data))],
         "warnings": [*data.warnings, *report.doubts()],
+        "notes": report.notes(),
         "problem": about.problem,
         "summary": report.summary(),
         "verdict": report.verdict(),

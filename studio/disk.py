@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from studio.pipelines.errors import MemoryShortage, is_full
+from studio.pipelines.errors import MemoryShortage, UsageError, is_full
 from studio.stop import Stop, Stopped
 
 T = TypeVar("T")
@@ -30,6 +30,16 @@ def room(folder: Path, what: str, kept: str) -> Iterator[None]:
         if not is_full(error):
             raise
         raise DiskFull(f"the disk of {folder} is full: {what} was not written; {kept}") from error
+
+
+def make(folder: Path) -> None:
+    """Makes a run's folder. Raises DiskFull, and UsageError where there can be none."""
+    try:
+        with room(folder.parent, "the run", "nothing was written"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"runs = '{folder.parent}': no folder can be made there ({reason})") from error
 
 
 def need_room(folder: Path, size: int, what: str, kept: str) -> None:

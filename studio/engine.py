@@ -14,6 +14,7 @@ from accelerate.utils import AutocastKwargs
 from torch import Tensor
 
 from studio import audit, guards, optimizers
+from studio.blank import Blank
 from studio.guards import Before, NotFinite
 from studio.pipelines.errors import MemoryShortage, StudioError, UsageError
 from studio.pipelines.protocols import Adapter, Backbone, Stream
@@ -22,9 +23,10 @@ from studio.snapshot import State, randomness, set_randomness
 from studio.source import Source
 from studio.spikes import Spikes
 from studio.tick import Tick, floats
-from studio.trainers.base import Settings
+from studio.trainers.base import Loss, Settings, Turn
 from studio.undo import Undo
 
+Numbers = dict[str, float | Tensor]
 NO_CACHE = AutocastKwargs(cache_enabled=False)  # a cast cached under no_grad would cut the next graph
 
 
@@ -54,7 +56,7 @@ class Engine:
         self.schedule = optimizers.schedule(optimizer, settings)
         self.optimizer = self.accelerator.prepare(optimizer)
         self.optimizer.train()
-        self.undo = Undo(optimizer)
+        self.undo, self.blank = Undo(optimizer), Blank(optimizer)
         self.ema = _average(self.parameters, settings.ema)
 
     def step(self, step: int, source: Source) -> Tick:
@@ -62,45 +64,52 @@ class Engine:
         before = Before(self.memory, self.data)
         try:
             with _training(self.adapter):
-                gathered, safe = self._gather(step, source)
-            numbers, message = self._finish(step, gathered, before)
+                gathered, loss = self._gather(step, source)
+            numbers, message = self._finish(step, gathered, before, loss.steepness)
         except torch.OutOfMemoryError:
             raise MemoryShortage(
                 f"step {step}: the device's memory is full; use a smaller batch with accumulate, a smaller "
                 "resolution or gradient_checkpointing = true"
             ) from None
-        warnings, messages = (tuple(filter(None, [text])) for text in (self.spikes.see(step, numbers), message))
-        self.last = Tick(step, numbers, safe, self.state, self.averaged, warnings, messages)
+        spike, turn = self.spikes.see(step, numbers), Turn() if loss.then is None else loss.then(numbers)
+        if turn.fresh:
+            self._forget()
+        warned, said = (tuple(filter(None, texts)) for texts in ((spike, *turn.warnings), (message, *turn.messages)))
+        self.last = Tick(step, numbers, loss.safe, self.state, self.averaged, warned, said)
         return self.last
 
-    def _gather(self, step: int, source: Source) -> tuple[dict[str, float | Tensor], bool]:
-        """Backward of `accumulate` losses; the mean of their numbers."""
-        totals: dict[str, float | Tensor] = {}
+    def _gather(self, step: int, source: Source) -> tuple[Numbers, Loss]:
+        """Backward of `accumulate` losses; the mean of their numbers, and the last of them."""
+        totals: Numbers = {}
         for _ in range(self.settings.accumulate):
             with self.accelerator.accumulate():
                 with self.autocast():
                     loss = source.next(step)
                 self.accelerator.backward(loss.value)
-            for name, value in {"loss": loss.value, **loss.numbers}.items():
+            idle = {} if loss.idle is None else {"idle": loss.idle}
+            for name, value in {"loss": loss.value, **loss.numbers, **idle}.items():
                 value = value.detach() if isinstance(value, Tensor) else value
                 totals[name] = totals[name] + value if name in totals else value
-        return {name: value / self.settings.accumulate for name, value in totals.items()}, loss.safe
+        return {name: value / self.settings.accumulate for name, value in totals.items()}, loss
 
     def autocast(self) -> AbstractContextManager[None]:
         """The run's precision, around a trainer's forward passes."""
         # accelerate's own context costs half a millisecond even where it does nothing
         return self.accelerator.autocast(NO_CACHE) if self.mixed else nullcontext()
 
-    def _finish(self, step: int, gathered: dict[str, float | Tensor], before: Before) -> tuple[dict[str, float], str]:
+    def _finish(self, step: int, gathered: Numbers, before: Before, steepness: float) -> tuple[dict[str, float], str]:
         """The optimizer step, refused when something is not finite; its numbers, and the audit's verdict."""
         norm = self._norm(step)
         numbers = self._means(floats({**gathered, "grad_norm": norm}))
         self._check(step, numbers, before)
-        if 0 < self.settings.clip < numbers["grad_norm"] < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.settings.clip, norm)
+        limit, idle = self.settings.clip * steepness, numbers.get("idle") == 1
+        if 0 < limit < numbers["grad_norm"] < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
         numbers["lr"] = self.optimizer.param_groups[0]["lr"]
-        look, message = self.audit.look(), ""
+        look, message = None if idle else self.audit.look(), ""
         self.undo.take()
+        if idle:  # not left out altogether: fp16's scaler wants a step after it unscaled
+            self.optimizer.zero_grad()
         self.optimizer.step()
         if not self.optimizer.step_was_skipped:
             self._check_weights(step, before)
@@ -111,6 +120,11 @@ class Engine:
                 self.ema.step(self.parameters)
         self.optimizer.zero_grad()
         return numbers, message
+
+    def _forget(self) -> None:
+        """Optimizer, average and watch for spikes as they began; the schedule goes on."""
+        self.blank.back()
+        self.ema, self.spikes = _average(self.parameters, self.settings.ema), Spikes()
 
     def _norm(self, step: int) -> Tensor:
         """The norm of all gradients, unscaled and averaged over the processes."""

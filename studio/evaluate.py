@@ -21,7 +21,7 @@ from studio.evaluation.sets import PromptSet
 from studio.evaluation.targets import Target
 from studio.journal import Journal, Report
 from studio.pipelines import assets, attention, backbone
-from studio.pipelines.adapters import files
+from studio.pipelines.adapters import files, writing
 from studio.pipelines.errors import DataError, UsageError
 from studio.pipelines.protocols import Backbone
 from studio.precision import preferred
@@ -38,8 +38,8 @@ class Request:
     """What to evaluate by. sets: names, none: all; prompts: a person's own sets; kind: live, object or style.
 
     references: pictures of the subject; data: those trained on; scorers: names, none: those that suit the model;
-    options: by scorer; steps, guidance_scale 0: the model's own; strengths: of the adapters; trigger, class_word: instead of
-    the files' own; out: instead of the run's folder; quick: a rough look.
+    options: by scorer; steps, guidance_scale 0: the model's own; strengths: of the adapters; trigger, class_word:
+    instead of the files' own; out: instead of the run's folder; quick: a rough look.
     """
 
     sets: Sequence[str] = ()
@@ -222,6 +222,9 @@ class Work:
         self.folder.mkdir(parents=True, exist_ok=True)
         table.write(self.folder / "evaluation.json", found.to_json())
         table.write_scores(found, self.targets, self.folder, self.home)
+        for one in self.targets:
+            if one.run is not None and one.source.strength == 1:
+                writing.annotate(one.file, {"scores": table.short(found, one.source.label)})
         for path in (
             page.write(found, self.folder, self.home / "report.html"),
             model_card.write(found, self.folder, self.home / "README.md"),

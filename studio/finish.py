@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 from torchvision.transforms.functional import to_pil_image
 
 from studio import export, pictures, previews, scores, subjects
-from studio.pipelines.adapters import files
+from studio.pipelines import licence
+from studio.pipelines.adapters import files, writing
 from studio.pipelines.errors import StudioError
 from studio.session import Session
 
@@ -34,9 +39,18 @@ def write(session: Session) -> None:
     base = session.config.model
     base = Path(base).name if Path(base).exists() else base  # the file travels: no path of this machine in it
     about = {"trigger": data.trigger, "class_word": data.class_word, "base_model": base}
+    about |= {"base_licence": licence.words(licence.stated(session.config.model))}
+    about |= {"studio.config": settings(session.basis.config)}
     about |= session.chooser.header() if session.chooser else {}
+    about = {key: text for key, text in about.items() if text}
     for path in journal.patiently(lambda: files.exports(session.model, session.adapter, session.run.folder, about)):
         journal("message", message=f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def settings(config: Mapping[str, Any]) -> str:
+    """What a run was made with, as JSON; without the places of this machine, and without prompts."""
+    told = {key: value for key, value in config.items() if not key.endswith(("folder", "model", "prompts"))}
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 def draw(session: Session, made: list[Image]) -> None:
@@ -60,9 +74,9 @@ def check(session: Session, expected: Image) -> None:
     if config.settings.quantize != "no":  # a fresh model is not quantised, and draws with other weights
         journal("warning", message=f"{file.name} was not compared: the run's base model is quantised")
         return
-    shot, settings = session.shots[0], config.settings.previews
-    if hasattr(session.adapter, "as_stock"):
-        with session.adapter.as_stock():
+    shot, settings = session.shots[0], previews.stock(config.settings.previews)
+    if hasattr(session.adapter, "as_stock") or settings is not config.settings.previews:
+        with getattr(session.adapter, "as_stock", nullcontext)():
             expected = next(iter(previews.take(session.model, [shot], settings)))
     seen = export.check(config.model, session.model, file, shot, settings, expected)
     far = f"mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"
@@ -80,5 +94,7 @@ def score(session: Session) -> None:
     session.count("check", comparison.run())
     found = comparison.table()
     scores.write(found, session.run.folder / "scores.json")
+    short = {name: {"value": score["value"], "base": score["base"]} for name, score in found.items()}
+    writing.annotate(session.run.folder / files.NAME, {"scores": json.dumps(short, sort_keys=True)})
     for name, score in found.items():
         journal("message", message=f"{name}: {score['value']:.3f} (base {score['base']:.3f})")

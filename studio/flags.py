@@ -27,6 +27,7 @@ ALIASES = {
     "resolution": "data.resolution",
     "rank": "adapter.rank",
     "alpha": "adapter.alpha",
+    "family": "adapter.family",
     "targets": "adapter.targets",
     "preview-every": "previews.every",
     "pick": "choice.pick",

@@ -104,9 +104,9 @@ class Journal:
         return made
 
     def end(self, event: str, **fields: Any) -> None:
-        """A final event, which no full disk keeps from being reported."""
+        """A final event, which is reported even where it cannot be written."""
         self.patience = 0.0
-        with suppress(DiskFull):
+        with suppress(DiskFull, OSError):
             self.unwatch()
             self(event, **fields)
 

@@ -82,7 +82,7 @@ def quantised(settings: Settings, have: Have) -> Mapping[str, Any]:
 
 def offload(settings: Settings, have: Have) -> Mapping[str, Any]:
     """The frozen network waits in main memory and comes layer by layer; on a CPU it lies there anyway."""
-    impossible = have.device == "cpu" or settings.quantize != "no" or settings.adapter.dora
+    impossible = have.device == "cpu" or settings.quantize != "no" or bool(reads_weights(settings.adapter))
     return {} if settings.offload or impossible else {"offload": True}
 
 
@@ -161,18 +161,21 @@ def retrying(
 
 
 def advice(config: RunConfig, have: Have, cost: Cost | None) -> str:
-    """What would fit, by the plan where there is one; else the rungs that are left."""
+    """What would fit, by the plan where there is one; else the rungs that are left. config: what just did not fit."""
     left = [sentence for _, sentence in rungs(config, have)]
     if cost is None:
         return f"try {left[0]}" if left else "use a smaller resolution or model"
     from studio import memory
     from studio.plan_time import default_device
 
+    found = next_rung(config, have, cost)
+    if found is None:
+        return "every rung of the ladder is taken: use a smaller resolution or model"
     free = memory.left(default_device())
-    _, said, size = until_it_fits(config, have, cost, free)
+    _, said, size = until_it_fits(found[0], have, cost, free)  # not what was just seen to fail, whatever was planned
     figures = f"{size / 2**30:.1f} GiB predicted, {free / 2**30:.1f} GiB free"
     if size <= free:
-        return f"by the plan this fits: {'; '.join(said) or 'these settings, when nothing else runs'} ({figures})"
+        return f"by the plan this fits: {'; '.join([found[1], *said])} ({figures})"
     return f"by the plan no rung fits ({figures}): use a smaller resolution or model"
 
 
@@ -213,5 +216,13 @@ def refuse(settings: Settings, device: str) -> None:
         raise UsageError("offload: on a CPU the model lies in main memory anyway; leave it off")
     if settings.offload and settings.quantize != "no":
         raise UsageError("offload and quantize exclude each other: a quantised model is small enough to stay")
-    if settings.offload and settings.adapter.dora:
-        raise UsageError("offload: DoRA reads the frozen weights themselves; leave adapter.dora off")
+    if settings.offload and (what := reads_weights(settings.adapter)):
+        raise UsageError(f"offload: {what} needs the frozen weights themselves; leave one of the two out")
+
+
+def reads_weights(adapter: Any) -> str:
+    """The setting of an adapter that needs the frozen weights at hand; "" where there is none."""
+    if getattr(adapter, "dora", False):
+        return "adapter.dora"
+    family = getattr(adapter, "family", "lora")
+    return f"adapter.family = {family}" if family in ("loha", "lokr") else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from studio import memory, plan_disk, plan_time, precision
+from studio import memory, plan_choice, plan_disk, plan_time, precision
 from studio.config import RunConfig
 from studio.pipelines import twin
 from studio.pipelines.protocols import Backbone
@@ -91,7 +91,8 @@ def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Pla
     rehearsal = Rehearsal(config, model, device)
     weights = Weights.of(config, model)
     train, flops = rehearsal.train()
-    preview, step_flops = rehearsal.sample(min(PICTURES, plan_disk.shots(config)))
+    shots = plan_disk.shots(config)
+    preview, drawing = rehearsal.sample(min(PICTURES, shots))
     cache = rehearsal.cache()[0]
     if plan_disk.makes_class_pictures(config):
         cache = max(cache, rehearsal.sample(PICTURES)[0])
@@ -103,7 +104,9 @@ def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Pla
     if device.type == "cpu":
         phases = heaped(phases)
     seconds, speed = plan_time.step(config, flops * config.settings.accumulate, device, model.dtype)
-    drawn = plan_time.pictures(config, step_flops, flops * config.settings.accumulate, seconds)
+    count = shots * plan_disk.rounds(config) + plan_choice.pictures(config)
+    each, step_flops = drawing / min(PICTURES, shots), flops * config.settings.accumulate
+    drawn = plan_time.pictures(config, count, each, step_flops, seconds)
     return Plan(
         device=plan_time.device_name(device),
         free=memory.free(device),

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from studio import subjects
+import math
+import shutil
+import sys
+from collections.abc import Collection, Iterable
+
+from studio import checkpoints, subjects
 from studio.config import RunConfig
-from studio.pipelines.errors import StudioError
+from studio.pipelines.data import Dataset
+from studio.pipelines.errors import DiskError, StudioError
 from studio.pipelines.protocols import Backbone
-from studio.plan_weights import Weights
+from studio.plan_live import nbytes
+from studio.plan_weights import STATE, Weights
 from studio.previews import DEFAULT_PROMPTS
+from studio.store import Run
+from studio.trainers.base import Settings
 
 BYTES_PER_PIXEL = 2.0  # of a PNG of a photo; drawings take less
 HEADERS = 2**16  # of one file of tensors
@@ -69,3 +78,63 @@ def disk(config: RunConfig, model: Backbone, weights: Weights) -> dict[str, int]
         "samples": shots(config) * rounds(config) * drawn,
         "adapter": 2 * weights.adapter + HEADERS,
     }
+
+
+def refuse(config: RunConfig, model: Backbone, data: Iterable[Dataset | None], run: Run) -> None:
+    """Raises DiskError when what is certain to be written does not fit beside what lies there. Nothing is written.
+
+    model: with its adapter; data: the pictures, which the cache will hold; run: with what an earlier start left.
+    """
+    place = next(folder for folder in (run.folder, *run.folder.parents) if folder.is_dir())
+    there = shutil.disk_usage(place)
+    free = there.free if there.total else sys.maxsize  # some file systems do not say
+    need = least(config, model, data, checkpoints.steps(run.checkpoints))
+    if sum(need.values()) <= free:
+        return
+    cached = sum(file.stat().st_size for file in (config.runs / ".cache").rglob("*") if file.is_file())
+    need["cache"] = max(0, need["cache"] - cached)
+    if (total := sum(need.values())) > free:
+        parts = ", ".join(f"{name} {words(size)}" for name, size in need.items() if size)
+        raise DiskError(
+            f"not enough disk in {place}: the run writes at least {words(total)} ({parts}), {words(free)} are free; "
+            "make room, keep fewer checkpoints (keep_last), or give other --runs"
+        )
+
+
+def words(size: int) -> str:
+    """Bytes as kB, MiB or GiB."""
+    unit, name = next(((u, n) for u, n in ((2**30, "GiB"), (2**20, "MiB")) if size >= u), (1000, "kB"))
+    return f"{size / unit:.1f} {name}"
+
+
+def least(config: RunConfig, model: Backbone, data: Iterable[Dataset | None], there: Collection[int]) -> dict[str, int]:
+    """Bytes by kind that a run takes at its peak, beyond the checkpoints of the steps that are `there`, at least.
+
+    Pictures, whose compression nobody knows, and checkpoints that only the clock or a score asks for, are left out.
+    """
+    settings, learn = config.settings, [] if model.adapter is None else model.adapter.parameters()
+    adapter = nbytes(learn)
+    state = sum(STATE[settings.optimizer](parameter) for parameter in learn) if settings.optimizer in STATE else 0
+    checkpoint = adapter * (2 if settings.ema else 1) + state
+    latents = 0
+    for part in (part for part in data if part is not None and part.settings.crop == "center"):
+        for _, (width, height) in {(example.content, example.bucket) for example in part.examples}:
+            latents += 2 * 4 * math.prod(model.latent_shape(height, width)) * (1 + part.settings.flip)
+    most, last = standing(settings, there)
+    return {"checkpoints": most * checkpoint, "cache": latents, "adapter": adapter if most == last else 0}
+
+
+def standing(settings: Settings, there: Collection[int]) -> tuple[int, int]:
+    """How many checkpoints more than are `there` lie side by side at most, and when the run ends.
+
+    The oldest goes only after the newest stands.
+    """
+    begun, every = max(there, default=0), settings.save_every
+    new = {*range(every, settings.steps, every), settings.steps} if every else {settings.steps}
+    new = {step for step in new if step > begun}
+    written = sorted({*there, *new})
+    if not settings.keep_last or not new:
+        return len(new), len(new)
+    pinned = {*written} & {*settings.keep_steps}
+    most, last = (len({*written[-count:], *pinned}) for count in (settings.keep_last + 1, settings.keep_last))
+    return max(1, most - len(there)), max(0, last - len(there))

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import torch
 
-from studio import plan_disk
 from studio.config import RunConfig
 from studio.pipelines.errors import StudioError
 from studio.store import Run, Store
@@ -79,8 +78,8 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def pictures(config: RunConfig, flops: int, step_flops: int, seconds: float) -> float:
-    """Seconds of all previews, at the speed of the training steps. flops: of one sampler step of a round."""
+def pictures(config: RunConfig, count: int, flops: float, step_flops: int, seconds: float) -> float:
+    """Seconds that drawing takes, at the speed of the training steps. flops: of one sampler step of one picture."""
     if not step_flops:
         return 0.0
-    return plan_disk.rounds(config) * config.settings.previews.steps * flops / step_flops * seconds
+    return count * config.settings.previews.steps * flops / step_flops * seconds

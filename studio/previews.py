@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from studio import pictures
-from studio.pipelines import sampling
+from studio import guiding, pictures
+from studio.pipelines.captioners.words import twin
 from studio.pipelines.data import Dataset
+from studio.pipelines.guidance_settings import Guiding
 from studio.pipelines.protocols import Backbone
 from studio.trainers.base import Previews
 
@@ -21,10 +22,11 @@ DEFAULT_PROMPTS = 3
 
 @dataclass(frozen=True)
 class Shot:
-    """One preview: a prompt and the seed of its noise."""
+    """One preview: a prompt, the seed of its noise, and the prompt as the base model knows it; None: the same."""
 
     prompt: str
     seed: int
+    reference: str | None = None
 
     @property
     def caption(self) -> str:
@@ -34,33 +36,51 @@ class Shot:
 
 def shots(previews: Previews, dataset: Dataset) -> list[Shot]:
     """Every prompt with every seed. Without prompts of their own, previews use the data's first different captions."""
-    words = {"trigger": dataset.settings.trigger, "class_word": dataset.settings.class_word}
+    words = {"trigger": dataset.trigger, "class_word": dataset.class_word}
     prompts: Sequence[str] = previews.prompts
     if not prompts:
         prompts = list(dict.fromkeys(example.caption for example in dataset.examples))[:DEFAULT_PROMPTS]
     for key, word in words.items():
         prompts = [" ".join(prompt.replace(f"{{{key}}}", word).split()) for prompt in prompts]
-    return [Shot(prompt, previews.seed + number) for prompt in prompts for number in range(previews.n)]
+    bases = {example.caption: example.base for example in dataset.examples}
+    return [
+        Shot(prompt, previews.seed + number, bases.get(prompt) or twin(prompt, **words))
+        for prompt in prompts
+        for number in range(previews.n)
+    ]
 
 
 def take(model: Backbone, wanted: Sequence[Shot], previews: Previews, base: bool = False) -> Iterator[Image.Image]:
     """The pictures of the shots, by the adapter or (base) without it; the global random state is left as it was."""
     off = model.adapter.off() if base and model.adapter is not None else nullcontext()
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), off:
-        for picture in sampling.sample(
+        for picture in guiding.draw(
             model,
             [shot.prompt for shot in wanted],
             [shot.seed for shot in wanted],
             steps=previews.steps,
             guidance_scale=previews.guidance_scale,
+            how=guidance(previews, base),
+            references=[shot.prompt if shot.reference is None else shot.reference for shot in wanted],
         ):
             yield pictures.image(picture)
 
 
-def save(folder: Path, label: str, wanted: Sequence[Shot], made: Sequence[Image.Image]) -> list[Path]:
-    """Write `samples/<label>-<number>.png`, each with prompt and seed in its metadata."""
+def guidance(previews: Previews, base: bool = False) -> Guiding:
+    """How they are guided; those of the base model have nothing of the adapter's."""
+    how = previews.guidance
+    return how.without_adapter() if base else how
+
+
+def stock(previews: Previews) -> Previews:
+    """The same with the guidance that other tools have: cfg."""
+    return previews if guidance(previews).plain else previews.model_copy(update={"guidance": Guiding()})
+
+
+def save(folder: Path, label: str, wanted: Sequence[Shot], made: Sequence[Image.Image], **about: object) -> list[Path]:
+    """Write `samples/<label>-<number>.png`, each with prompt, seed and `about` in its metadata."""
     return [
-        pictures.save(picture, folder / f"{label}-{number:02}.png", prompt=shot.prompt, seed=shot.seed)
+        pictures.save(picture, folder / f"{label}-{number:02}.png", prompt=shot.prompt, seed=shot.seed, **about)
         for number, (shot, picture) in enumerate(zip(wanted, made, strict=True))
     ]
 

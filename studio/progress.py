@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # the text, and what it says in words
 SAID = ("message", "path", "parts", "data", "changes", "predicted", "measured", "free", "name", "error", "exit_code")
+RECORDED = ("memory", "failed")  # for the record: nobody reads along, and who has called says the error
 Kind = Literal["auto", "live", "plain", "json"]
 QUIET_SECONDS = 3.0
 
@@ -27,9 +28,8 @@ def words(event: Event) -> str:
     fields = event.fields
     text = fields.get("message") or fields.get("path") or ""
     rest = [f"{key} {value}" for key, value in fields.items() if key not in SAID]
-    return " ".join(
-        str(part) for part in [*([] if event.event == "message" else [f"{event.event}:"]), text, *rest] if part
-    )
+    named = event.event == "message" or str(text).startswith(event.event)  # "stopped: stopped; kept ..."
+    return " ".join(str(part) for part in [*([] if named else [f"{event.event}:"]), text, *rest] if part)
 
 
 class Progress:
@@ -63,7 +63,7 @@ class Progress:
     def __call__(self, event: Event) -> None:
         if event.phase == "train" and not event.event:
             self.rate.add(event)
-        if event.event == "memory" and self.show != self.json:  # for the record: nobody reads along
+        if event.event in RECORDED and self.show != self.json:
             return
         try:
             self.show(event)

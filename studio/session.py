@@ -7,17 +7,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL.Image import Image
 
-from studio import audit, choice_run, class_pictures, loop, plan, previews, registry, snapshot
+from studio import audit, choice_run, class_pictures, loop, plan, plan_disk, previews, registry, snapshot
 from studio.config import RunConfig
 from studio.data_doctor import examine
+from studio.disk import make
 from studio.environment import describe
 from studio.guards import NotFinite
 from studio.journal import Journal, Stopped
 from studio.materials import Materials
 from studio.past import Past
+from studio.pipelines.adapters import eva
 from studio.pipelines.cache import Embeddings
 from studio.pipelines.data import DataStream
 from studio.pipelines.data_image import shown
@@ -25,7 +28,7 @@ from studio.pipelines.data_order import digest
 from studio.pipelines.errors import UsageError
 from studio.pipelines.outline import limits
 from studio.saver import Saver
-from studio.store import Run, Store, refuse_another
+from studio.store import Run, Store, listed, refuse_another
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Session(Materials):
     """Everything one run works with.
 
     past: what an earlier start left; changes: what is different now and was accepted; chooser: scores checkpoints.
+    memory: the trainer's.
     """
 
     journal: Journal
@@ -43,6 +47,7 @@ class Session(Materials):
     shots: list[previews.Shot] = field(init=False)
     base: list[Image] = field(init=False)
     chooser: choice_run.Chooser | None = field(init=False, default=None)
+    memory: dict[str, Any] = field(init=False, default_factory=dict)
 
     @classmethod
     def begin(
@@ -70,11 +75,13 @@ class Session(Materials):
         changes = past.admit(run, made.basis, made.adapter, accept)
         if run.state(settings.steps) == "done":
             if changes:
-                raise UsageError(f"the run '{run.name}' is finished: to go on with {changes[0]}, give more --steps")
+                said = f"to go on with {listed(changes)}, give more --steps"
+                raise UsageError(f"the run '{run.name}' is finished: {said}")
             journal("message", message=f"this run is finished: {run.folder}; more --steps go on, --fresh starts anew")
             return None
+        plan_disk.refuse(config, made.model, (made.dataset, made.classes), run)
         if not run.config_file.exists():
-            run.folder.mkdir(parents=True, exist_ok=True)
+            make(run.folder)
             held.enter_context(run.alone())
         Store(config.runs).create(config, accept, text)
         return cls(**vars(made), journal=journal, run=run, past=past, changes=changes)
@@ -109,12 +116,13 @@ class Session(Materials):
         data = self.dataset
         words = f"{data.trigger} {data.class_word}".strip()
         report = examine(data, self.model.tokenizers, limits(type(self.model).__module__))
-        said = f"{len(data)} pictures ({data.layout}), called '{words}'"
-        self.journal("message", message=said, data=report.summary())
+        head = f"{len(data)} pictures ({data.layout}), called '{words}'"
+        self.journal("message", message=head, data=report.summary())
         for rejected in data.rejected:
             self.journal("warning", message=f"left out: {shown(rejected.path)}: {rejected.reason}")
-        for doubt in (*data.warnings, *report.doubts()):
-            self.journal("warning", message=doubt)
+        for kind, said in (("warning", (*data.warnings, *report.doubts())), ("message", report.notes())):
+            for text in said:
+                self.journal(kind, message=text)
 
     def fill(self) -> None:
         """Latents and embeddings into the cache, the stream that reads them, the base model's previews."""
@@ -127,11 +135,18 @@ class Session(Materials):
         self.count("cache", self.stream.fill())
         if isinstance(self.model.embed, Embeddings):
             captions = [text for data in (self.dataset, self.classes) if data for text in data.captions]
+            captions += getattr(registry.trainer(config.trainer), "texts", lambda data: ())(self.dataset)
             self.count("cache", self.model.embed.fill(list(dict.fromkeys(captions))))
         self.shots = previews.shots(config.settings.previews, self.dataset)
         # made once, for the same prompts and seeds
         self.base = previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
         self.chooser = choice_run.begin(self)
+
+    def prepare(self) -> None:
+        """What an adapter wants to see of its data before the first step: EVA's A comes from the run's own batches."""
+        for part in getattr(self.adapter, "parts", (self.adapter,)):
+            if hasattr(part, "prepare"):
+                part.prepare(self.stream.at(number) for number in range(eva.BATCHES))
 
     def train(self) -> loop.Tick:
         """The loop; checkpoints and previews on the way. Returns the last tick, Stopped when asked to stop."""
@@ -151,6 +166,8 @@ class Session(Materials):
             if self.chooser and choice_run.regular(self.config, start) and not self.chooser.knows(start):
                 with last.averaged():
                     self.chooser.see(start)
+        if state is None:
+            self.prepare()
         self.stream.position = position
         self.journal.enter("train")
         stop.at_once = False
@@ -166,7 +183,7 @@ class Session(Materials):
 
     def ticks(self, saver: Saver, start: int, state: snapshot.State | None) -> loop.Tick:
         """The loop from `start` to its end; the last tick."""
-        settings, journal, memory = self.config.settings, self.journal, {}  # type: ignore[var-annotated]
+        settings, journal, memory = self.config.settings, self.journal, self.memory
         if state is None:  # whatever was cached or drawn before changes nothing
             snapshot.seed(digest(self.config.seed, "train"))
         losses = registry.trainer(self.config.trainer).losses(settings, self.model, self.adapter, self.stream, memory)
@@ -195,6 +212,7 @@ class Session(Materials):
         saver.pass_by(tick, self.stream.position)
         due = self.due(tick.step)
         scored = self.chooser is not None and saver.saved == tick.step and choice_run.regular(self.config, tick.step)
+        scored = scored and "trial" not in self.memory
         if due or scored:
             # the loop sees the request too, and ends at a step that can be saved
             with suppress(Stopped), tick.averaged():
@@ -221,7 +239,8 @@ class Session(Materials):
                 yield len(made), len(self.shots)
 
         self.count("preview", drawn())
-        paths = self.journal.patiently(lambda: previews.save(self.run.samples, label, self.shots, made))
+        said = previews.guidance(self.config.settings.previews, base).said()
+        paths = self.journal.patiently(lambda: previews.save(self.run.samples, label, self.shots, made, guidance=said))
         self.journal("preview", path=str(paths[0].relative_to(self.run.folder)), pictures=len(paths))
         return made
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from studio.pipelines.protocols import Backbone, Cond
 
 LOOK = 0.3  # seconds between two looks at the file while nobody else looks
+STOPPED = 130  # exit code
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -82,6 +83,20 @@ class Stop:
                 model.predict = before  # type: ignore[method-assign]
 
 
+def unbegun(number: int, frame: Any) -> None:
+    """The handler until a run listens itself: nothing is there to be saved, and the process ends here."""
+    # not raised: what imports raise, the libraries that are being imported may swallow
+    os.write(2, b"studio: stopped before anything was written\n")
+    os._exit(STOPPED)
+
+
+def before_listening(train: bool) -> None:
+    """From now on SIGTERM ends the process as Ctrl-C does; train: in one line, at once, until a run listens itself."""
+    signal.signal(signal.SIGTERM, unbegun if train else signal.default_int_handler)
+    if train and signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else somebody has it ignored
+        signal.signal(signal.SIGINT, unbegun)
+
+
 @contextmanager
 def listening(file: Path | None) -> Iterator[Stop]:
     """Requests to stop are heard inside; signals only in the main thread, where Python delivers them."""
@@ -99,4 +114,4 @@ def listening(file: Path | None) -> Iterator[Stop]:
         over.set()
         watcher.join()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.default_int_handler if handler is unbegun else handler)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from studio import checkpoints, events
 from studio.basis import Basis, differences, fixed, numbers
 from studio.checkpoints import Checkpoint, Tensors
-from studio.disk import room
+from studio.disk import make, room
 from studio.events import Event
 from studio.pipelines.confine import permitted
 from studio.pipelines.errors import UsageError
@@ -77,10 +77,7 @@ class Run:
             raise UsageError(f"{error}; mend it, or give another --run: all that is beside it is kept") from None
 
     def log(self, event: Event) -> None:
-        """Adds one line to events.jsonl.
-
-        Raises DiskFull.
-        """
+        """Adds one line to events.jsonl. Raises DiskFull."""
         with room(self.folder, "an event", "checkpoints are kept; free some space and run the same command again"):
             events.append(self.folder / "events.jsonl", event)
 
@@ -197,8 +194,7 @@ class Store:
         config = config.resolved(self.name(config), self.folder)
         run = Run(config.runs / config.run)
         if not run.config_file.exists():
-            with room(config.runs, "the run", "nothing was written"):
-                run.folder.mkdir(parents=True, exist_ok=True)
+            make(run.folder)
             run.write("run.toml", as_toml(config, text))
             return run
         refuse_another(run, config, accept)
@@ -270,14 +266,14 @@ def refuse_another(run: Run, config: RunConfig, accept: bool = False) -> None:
 
     config = ladder.remembered(run, config)
     done, steps = run.done_steps(), config.settings.steps
+    old, new = (numbers(run.config()), numbers(config)) if run.begun() else ({}, {})
     if steps < done:
+        also = differences({**old, "settings.steps": steps}, new)
+        said = f"; also made otherwise: {listed(also)}" if also else ""
         raise UsageError(
-            f"steps = {steps}, but the run '{run.name}' has done {done}: steps only grow; "
+            f"steps = {steps}, but the run '{run.name}' has done {done}: steps only grow{said}; "
             f"give at least {done}, another --run, or --fresh"
         )
-    if not run.begun():
-        return
-    old, new = numbers(run.config()), numbers(config)
     refuse(run, differences(old, new), fixed(old, new) if done else "", accept)
 
 
@@ -286,5 +282,10 @@ def refuse(run: Run, changes: Sequence[str], never: str, accept: bool) -> None:
     if not changes or (accept and not never):
         return
     ways = f"this cannot be changed: {never}" if never else "--accept-change goes on with it"
-    said = "; ".join(changes[:MANY]) + (f" and {len(changes) - MANY} more" if len(changes) > MANY else "")
-    raise UsageError(f"the run '{run.name}' was made otherwise ({said}); {ways}; or give another --run, or --fresh")
+    said = f"the run '{run.name}' was made otherwise ({listed(changes)}); {ways}"
+    raise UsageError(f"{said}; or give another --run, or --fresh")
+
+
+def listed(changes: Sequence[str]) -> str:
+    """The changes, up to many."""
+    return "; ".join(changes[:MANY]) + (f" and {len(changes) - MANY} more" if len(changes) > MANY else "")

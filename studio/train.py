@@ -13,8 +13,8 @@ from studio.config import RunConfig, flat, paths
 from studio.finish import finish
 from studio.follower import follow
 from studio.journal import Journal, Report, Stopped
-from studio.pipelines.confine import permitted
-from studio.pipelines.errors import StudioError, UsageError
+from studio.pipelines.confine import is_inside, permitted
+from studio.pipelines.errors import DataError, StudioError, UsageError, is_full
 from studio.session import Session
 from studio.stop import listening
 from studio.store import Run, Store
@@ -25,8 +25,8 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
 
     accept_change: go on although config, pictures or base model are others than before, where that is possible; text:
     the TOML that the config came from, whose comments run.toml keeps.
-    Raises UsageError, DataError, ModelError before anything is written; NumericalError, MemoryShortage and Stopped
-    (a KeyboardInterrupt) later, with everything that was finished kept in the folder.
+    Raises UsageError, DataError, DiskError, ModelError before anything is written; NumericalError, MemoryShortage and
+    Stopped (a KeyboardInterrupt) later, with everything that was finished kept in the folder.
     """
     if ranks.rank():
         return follow() or config.runs
@@ -55,18 +55,21 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
             else:
                 ladder.retrying(once, config, run, journal, cache(plan.training))
         except KeyboardInterrupt as stopped:
-            if not run.config_file.exists():  # stopped before there was a folder: its end is told all the same
+            if journal.run is None and not run.config_file.exists():  # its end is told all the same
                 with suppress(StudioError, OSError):
                     Store(config.runs).create(config, text=text)
             if run.config_file.exists() and journal.run is None:
                 journal.open(run)
             journal.end("stopped", message=farewell(stopped, run))
             raise
-        except BaseException as problem:
+        except BaseException as error:
+            problem = explained(error, run) if journal.run is not None else error
             if journal.run is not None:
                 code = getattr(problem, "exit_code", 1)
                 journal.end("failed", message=str(problem), error=type(problem).__name__, exit_code=code)
-            raise
+            if problem is error:
+                raise
+            raise problem from error
         finally:
             journal.unwatch()
     return run.folder
@@ -107,3 +110,18 @@ def farewell(stopped: KeyboardInterrupt, run: Run) -> str:
     saved = list(checkpoints.steps(run.checkpoints).values())
     kept = f"kept: {saved[-1].name}; the same command goes on from there" if saved else "no step was saved"
     return f"{how}; {kept}"
+
+
+def explained(error: BaseException, run: Run) -> BaseException:
+    """What an error means that came of a run's folder being changed while it trained; any other error as it is."""
+    if not isinstance(error, Exception) or isinstance(error, StudioError | MemoryError):
+        return error
+    if not run.config_file.exists():
+        return DataError(f"{run.folder} was removed or emptied while the run trained: it ends here, unsaved")
+    if not isinstance(error, OSError) or is_full(error):
+        return error
+    file = error.filename2 or error.filename  # of a renaming, where it should have gone
+    if not file or not is_inside(run.folder, Path(str(file))):
+        return error
+    said = f"{file} cannot be used ({error.strerror or error})"
+    return DataError(f"{said}: put it right, and the same command goes on with the run")

@@ -210,8 +210,7 @@ def full(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
 def test_on_a_full_disk_the_run_pauses_and_goes_on_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = runs.pictures(tmp_path / "data")
     straight = train(runs.config(data, tmp_path, "straight"))
-    full(monkeypatch, 3)
-    folder = train(runs.config(data, tmp_path))
+    folder = train(runs.config(data, tmp_path), runs.when("", "train", 1, lambda: full(monkeypatch, 3)))
     said = [event["message"] for event in Run(folder).events() if event.event == "warning"]
     assert any(text.startswith("paused: ") and "MiB needed, 0.00 MiB free" in text for text in said)
     assert any("there is room again" in text for text in said)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio import bench_choice, checkpoints, choice_file, choice_words, export
+from studio import bench_choice, checkpoints, choice_file, choice_words, export, plan_choice
 from studio.bench_choice import spearman
 from studio.choice import Gap, Marks, Ranking, Scale
 from studio.choice_exam import CLASS, held_out
@@ -297,7 +297,7 @@ def test_every_checkpoint_is_scored_and_the_recommended_one_is_marked(scored: Pa
     with Image.open(scored / "choice.png") as plot:
         assert plot.width > 500
     pictures = list((scored / "choice" / "pictures").rglob("*.png"))
-    assert len(pictures) == 10 * (2 + 3 + 2 * (2 * 2 - 1))
+    assert len(pictures) == 10 * (2 + 3 + 2 * (2 * 2 - 1)) == plan_choice.pictures(Run(scored).config())
 
 
 @pytest.mark.parametrize("step", [3, runs.STEPS])

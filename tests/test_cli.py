@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import subprocess
@@ -19,7 +20,15 @@ from studio.pipelines import errors, pickles
 from studio.store import Store
 from tests.conftest import Cli
 
-EXIT = {"StudioError": 1, "UsageError": 2, "DataError": 3, "MemoryShortage": 4, "NumericalError": 5, "ModelError": 6}
+EXIT = {
+    "StudioError": 1,
+    "UsageError": 2,
+    "DataError": 3,
+    "DiskError": 3,
+    "MemoryShortage": 4,
+    "NumericalError": 5,
+    "ModelError": 6,
+}
 SMALL_QUESTIONS = [
     ["--help"],
     *(["list", kind] for kind in ("trainers", "models", "scorers", "runs")),
@@ -257,6 +266,29 @@ def test_the_reader_of_stdout_may_go(studio_cli: Cli, root: Path):
 
 def test_python_m_studio_is_the_command(studio_cli: Cli):
     assert studio_cli("--version").stdout.startswith("studio ")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "ascii"])  # tyro draws its boxes of what the terminal knows
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train dreambooth --steps ten", "--steps = 'ten': should be a whole number; see studio train --help"),
+        ("train dreambooth --lr much", "--lr = 'much': should be a number; see studio train --help"),
+        ("train dreambooth --lr", "--lr needs a value; see studio train --help"),
+        ("sample a --n", "--n needs a value; see studio sample --help"),
+        (
+            "train dreambooth --precision fp17",
+            "--precision = 'fp17': should be one of 'auto', 'no', 'fp16', 'bf16'; see",
+        ),
+        ("train dreambooth a b", "these words have no place here: a, b; see studio train --help"),
+    ],
+)
+def test_mistakes_are_in_plain_words(
+    line: str, said: str, coding: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), coding))
+    assert cli.run(line.split()) == 2
+    assert capsys.readouterr().err.startswith(f"studio: error: {said}")
 
 
 def test_boxes_are_opened():

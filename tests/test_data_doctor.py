@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image, ImageOps
 
+from studio import flags, subjects
 from studio.commands import check_data
 from studio.contact_sheet import BOX, FRAME, VEIL, thumbnail
 from studio.data_doctor import Report, examine
 from studio.pipelines.data_pictures import Pictures
 from studio.pipelines.errors import DataError, UsageError
+from studio.pipelines.outline import outline
 from studio.pipelines.toy import Tokenizer
 from tests import broken_folder
 from tests.broken_folder import scene
@@ -139,7 +141,9 @@ def test_mask_coverage_is_the_share_of_white(tmp_path: Path):
         "a.mask.png is black all over",
         "c.mask.png is white all over",
     ]
-    assert any("3 masks beside the pictures, not used" in line for line in doctor(tmp_path).doubts())
+    unused = doctor(tmp_path)
+    assert not unused.doubts()  # not to use them is a choice, and no doubt
+    assert any("3 masks beside the pictures, not used" in line for line in unused.notes())
 
 
 def test_the_contact_sheet_shows_the_crop(tmp_path: Path):
@@ -201,3 +205,11 @@ def test_wrong_words_are_one_line(words: list[str], part: str, tmp_path: Path, m
         check_data.main(words)
     assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_there_is_nothing_to_object_to_in_what_comes_with_the_studio():
+    config = subjects.resolve(flags.read([])[0])
+    data = config.settings.data.look(outline(config.model))
+    report = examine(data, {"tokenizer": Tokenizer()})
+    assert [*data.warnings, *report.masks.doubts()] == []
+    assert [note.partition(",")[0] for note in report.notes()] == [f"{len(data)} masks beside the pictures"]

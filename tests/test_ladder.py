@@ -128,7 +128,8 @@ def test_a_second_shortage_says_what_would_fit(tmp_path: Path) -> None:
         ladder.retrying(once, wanted, run, journal)
     assert tried == [4, 2]
     assert "\n" not in str(problem.value)
-    with pytest.raises(MemoryShortage, match="by the plan this fits"):
+    wanted, run, journal = start(tmp_path / "planned", batch=8)
+    with pytest.raises(MemoryShortage, match=r"by the plan this fits: .*batch = 2, accumulate = 4"):  # not what failed
         ladder.retrying(once, wanted, run, journal, cost=lambda one: one.settings.batch)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from studio.events import Event
-from studio.progress import Progress
+from studio.progress import Progress, words
 from studio.rate import Rate, clock
 
 START = 1_000_000.0
@@ -50,6 +50,24 @@ def test_plain_lines_are_few_and_miss_no_event_and_no_end():
     assert len(text.splitlines()) < 12
     for part in ("dreambooth on [toy]", "2/2", "100/100", "loss 0.5000", "10 it/s", "grid.png"):
         assert part in text
+
+
+@pytest.mark.parametrize("out", [io.StringIO(), Terminal()], ids=["plain", "live"])
+def test_a_failure_is_left_to_the_one_line_of_the_command(out: io.StringIO):
+    failed = Event("train", 3, event="failed", fields={"message": "the loss is nan", "exit_code": 5}, time=START)
+    with Progress(100, "auto", out) as progress:
+        progress(failed)
+    assert "nan" not in out.getvalue()
+    for_programs = io.StringIO()
+    Progress(100, "json", for_programs)(failed)
+    assert json.loads(for_programs.getvalue()) == failed.as_dict()
+
+
+def test_what_an_event_is_called_is_said_once():
+    assert words(Event("train", 3, event="stopped", fields={"message": "stopped; kept: step-000003"})) == (
+        "stopped; kept: step-000003"
+    )
+    assert words(Event("train", 3, event="warning", fields={"message": "small"})) == "warning: small"
 
 
 def test_a_terminal_shows_every_phase():

@@ -112,6 +112,10 @@ def test_more_steps_follow_the_longer_schedule(begun: Path, place: Path):
         ({"ema": 0.0}, "ema: 0.9 -> 0.0.*average"),
         ({"adapter": {"dora": True}}, "adapter.dora: False -> True.*tensors of the checkpoint's adapter do not fit"),
         ({"steps": 1}, "steps = 1, .*has done 2: steps only grow"),
+        (
+            {"steps": 1, "lr": 0.5, "clip": 0.5},
+            "only grow; also made otherwise: clip: .* -> 0.5; lr: 0.01 -> 0.5;",
+        ),
     ],
     ids=str,
 )
@@ -152,8 +156,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(begun: Path, pl
 
 
 def test_a_finished_run_is_not_changed_by_accepting(begun: Path, place: Path):
-    with pytest.raises(UsageError, match=r"finished.*lr: 0.01 -> 0.5.*--steps"):
-        train(more(begun, place, steps=2, lr=0.5), accept_change=True)
+    with pytest.raises(UsageError, match=r"finished.*clip: 1.0 -> 0.5; lr: 0.01 -> 0.5.*--steps"):
+        train(more(begun, place, steps=2, lr=0.5, clip=0.5), accept_change=True)
     assert Run(place / "runs" / "one").config().settings.lr == 0.01
 
 

@@ -371,6 +371,39 @@ def test_with_roots_nothing_outside_of_them_is_opened(
     assert Pictures(folder=assets.assets_folder() / "subjects" / "fox" / "train").listing().found
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("plan dreambooth --model toy --data AWAY", "data.folder"),
+        ("plan dreambooth --model toy --data DATA --runs AWAY", "runs"),
+        ("check-data DATA --model toy --contact-sheet AWAY/sheet.png", "--contact-sheet"),
+        ("report one --out AWAY/x.zip", "--out"),
+        ("evaluate one --out AWAY", "--out"),
+        ("evaluate one --prompts AWAY/p.toml", "--prompts"),
+        ("evaluate one --references AWAY", "--references"),
+    ],
+)
+def test_with_roots_a_commands_files_lie_in_them_too(
+    words: str,
+    what: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    away, inside = tmp_path / "away", tmp_path / "inside"
+    for folder in (away, inside):
+        folder.mkdir()
+    monkeypatch.chdir(inside)
+    monkeypatch.setenv("STUDIO_ROOTS", os.pathsep.join(map(str, (data, inside))))
+    assert cli.run(words.replace("DATA", str(data)).replace("AWAY", str(away)).split()) in (2, 3)
+    out, err = capsys.readouterr()
+    assert f"{what} = " in err
+    assert "STUDIO_ROOTS" in err
+    assert (out, err.count("\n")) == ("", 1)
+    assert not [*away.iterdir(), *inside.iterdir()]
+
+
 def test_a_secret_in_a_config_is_refused_before_anything_is_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import pytest
 
 from studio.events import Event
 from studio.pipelines import backbone, sampling
-from studio.stop import Stop, Stopped, listening
+from studio.stop import SIGNALS, Stop, Stopped, before_listening, listening, unbegun
 from studio.store import Run, Store
 from studio.train import train
 from tests import runs
@@ -174,3 +176,53 @@ def test_a_sampler_stops_before_its_next_step():
         list(sampling.sample(model, ["a"], [0], steps=20, guidance_scale=1.0))
     assert len(calls) == 3
     assert model.predict is counted
+
+
+SWALLOWING = """
+import os, signal, sys, time
+from studio import cli
+
+def dispatch(words):
+    try:  # an import that swallows what it raises
+        os.kill(os.getpid(), signal.{signal})
+        time.sleep(5)
+    except BaseException as error:
+        if words != ["train"]:
+            raise
+    return 0
+
+cli.dispatch = dispatch
+cli.main([{word!r}])
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "said"),
+    [
+        ("train", "SIGTERM", "studio: stopped before anything was written\n"),
+        ("train", "SIGINT", "studio: stopped before anything was written\n"),
+        ("evaluate", "SIGTERM", "studio: stopped\n"),
+        ("evaluate", "SIGINT", "studio: stopped\n"),
+    ],
+)
+def test_a_signal_in_the_first_seconds_is_one_line(word: str, name: str, said: str, tmp_path: Path, root: Path):
+    code = SWALLOWING.format(signal=name, word=word)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_once_a_run_has_listened_something_may_be_written(tmp_path: Path):
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        before_listening(train=True)
+        assert {signal.getsignal(number) for number in SIGNALS} == {unbegun}
+        with listening(tmp_path / "stop"):
+            pass
+        assert unbegun not in {signal.getsignal(number) for number in SIGNALS}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

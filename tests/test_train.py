@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from studio.pipelines.adapters import files
 from studio.pipelines.errors import DataError, ModelError, UsageError
 from studio.store import Run, Store
 from studio.train import train
+from tests import runs
 
 
 @pytest.fixture
@@ -69,6 +72,17 @@ def test_a_run_leaves_everything_design_promises(pictures: Path, tmp_path: Path)
     assert all(np.isfinite(losses))
 
 
+def test_guided_previews_say_so_and_the_file_is_compared_without(pictures: Path, tmp_path: Path) -> None:
+    guided = {"steps": 2, "guidance": {"kind": "consistency", "w_con": 2.0}}
+    folder = train(config(pictures, tmp_path, previews=guided, lr=1e-2))
+    assert Run(folder).state() == "done"
+    with Image.open(folder / "samples/000004-00.png") as picture:
+        assert "consistency" in picture.info["guidance"]
+    plain = train(config(pictures, tmp_path, lr=1e-2).model_copy(update={"run": "plain"}))
+    assert not np.array_equal(pixels(folder / "samples/000004-00.png"), pixels(plain / "samples/000004-00.png"))
+    assert np.array_equal(pixels(folder / "samples/base-00.png"), pixels(plain / "samples/base-00.png"))
+
+
 def test_the_same_words_give_the_same_bits(pictures: Path, tmp_path: Path) -> None:
     one = load_file(train(config(pictures, tmp_path)) / export.NAME)
     again = config(pictures, tmp_path).model_copy(update={"run": "two"})
@@ -111,6 +125,56 @@ def test_a_crash_in_the_export_trains_nothing_again(
     folder = train(config(pictures, tmp_path), told.append)
     assert not [event for event in told if event.numbers]
     assert (folder / export.NAME).is_file()
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def block(name: str) -> Callable[[Path], None]:
+    """A folder in the place of a file."""
+
+    def act(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "said", "event", "phase", "step"),
+    [
+        (remove, "was removed or emptied while the run trained", "", "train", 2),
+        (remove, "was removed or emptied while the run trained", "message", "export", 4),
+        (block("events.jsonl"), "events.jsonl cannot be used .*directory", "", "train", 2),
+        (block("events.jsonl"), "events.jsonl cannot be used .*directory", "audit", "load", 0),
+        (block("adapter.safetensors"), "one/adapter.safetensors cannot be used", "", "train", 2),
+    ],
+)
+def test_a_folder_changed_under_a_run_is_one_line(
+    pictures: Path, tmp_path: Path, act: Callable[[Path], None], said: str, event: str, phase: str, step: int
+) -> None:
+    folder = tmp_path / "runs/one"
+    with pytest.raises(DataError, match=said) as ended:
+        train(config(pictures, tmp_path), runs.when(event, phase, step, lambda: act(folder)))
+    assert ended.value.exit_code == 3
+    assert "\n" not in str(ended.value)
+    assert folder.exists() == (act is not remove)
+
+
+def test_where_no_folder_can_be_made_is_a_wrong_word(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in ("file", "file/below"):
+        with pytest.raises(UsageError, match="runs = .*no folder can be made there"):
+            train(config(pictures, tmp_path).model_copy(update={"runs": tmp_path / place}))
+
+
+def test_events_that_cannot_be_kept_are_said_before_a_step(pictures: Path, tmp_path: Path) -> None:
+    run = Store(tmp_path / "runs").create(config(pictures, tmp_path))
+    (run.folder / "events.jsonl").mkdir()
+    with pytest.raises(DataError, match="events.jsonl cannot be used .*directory"):
+        train(config(pictures, tmp_path))
+    assert not run.checkpoints.exists()
 
 
 def test_a_finished_run_says_so_and_is_left_alone(pictures: Path, tmp_path: Path) -> None:

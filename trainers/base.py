@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol
 
@@ -10,56 +10,45 @@ from pydantic import Field
 from torch import Tensor
 
 from studio.pipelines.adapters import lora
+from studio.pipelines.choice_settings import Choice
 from studio.pipelines.data import Pictures
+from studio.pipelines.preview_settings import Previews
 from studio.pipelines.protocols import Adapter, Backbone, Stream
 from studio.pipelines.settings import Part
+
+__all__ = ["Choice", "Loss", "Previews", "Settings", "Trainer", "Turn"]
 
 Precision = Literal["auto", "no", "fp16", "bf16"]
 Quantize = Literal["no", "int8"]
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What a trainer says after an optimizer step: texts for the run's events.
+
+    fresh: it has set the adapter back, and what optimizer, average and watch for spikes remember is of no use any more.
+    """
+
+    messages: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
 class Loss:
-    """One scalar to step on, named numbers to plot, and whether a checkpoint may be taken after it."""
+    """One scalar to step on, named numbers to plot, and whether a checkpoint may be taken after it.
+
+    idle: 1.0 where there is nothing to learn from it, else 0.0; a step of which all losses are idle, in all processes,
+    leaves weights and moments as they are. steepness: how many times a squared error's its gradient is about; `clip`
+    counts in it. then: called after the step with its numbers, means over losses and processes; it may change memory.
+    """
 
     value: Tensor
     numbers: dict[str, float | Tensor] = field(default_factory=dict)
     safe: bool = True
-
-
-class Previews(Part):
-    """Pictures made during training, with fixed seeds, beside the base model's picture for the same seed."""
-
-    prompts: Annotated[tuple[str, ...], Field(description="Prompts; empty: made from the data's captions")] = ()
-    every: Annotated[int, Field(ge=0, description="Steps between previews; 0: only at the end")] = 0
-    n: Annotated[int, Field(ge=1, description="Pictures per prompt")] = 1
-    steps: Annotated[int, Field(ge=1, le=1000, description="Sampler steps")] = 25
-    guidance_scale: Annotated[float, Field(ge=1, description="Classifier-free guidance scale")] = 5.0
-    seed: Annotated[int, Field(ge=0, description="Seed of the first picture; the next ones count up")] = 0
-
-
-class Choice(Part):
-    """How the best checkpoint is found: every kept one draws a few held-out prompts, and is scored."""
-
-    score: Annotated[
-        Literal["auto", "always", "never"],
-        Field(description="Score kept checkpoints; auto: when there will be at least two, and never on the toy model"),
-    ] = "auto"
-    prompts: Annotated[
-        tuple[Annotated[str, Field(pattern=r"\{subject\}")], ...],
-        Field(description="Prompts with {subject} in them, no captions of the data; empty: some of `studio evaluate`"),
-    ] = ()
-    seeds: Annotated[int, Field(ge=1, le=256, description="Pictures per prompt of each checkpoint")] = 2
-    final_seeds: Annotated[
-        int, Field(ge=1, le=256, description="Pictures per prompt of the leading ones, at the end of the run")
-    ] = 4
-    leaders: Annotated[int, Field(ge=1, le=64, description="Leading checkpoints that are looked at closer")] = 2
-    strengths: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(description="Strengths tried for them; 1 always is")
-    ] = (0.6, 0.8, 1.2)
-    clip: Annotated[str, Field(description="CLIP that scores, folder or hub id; empty: OpenAI's ViT-B/32")] = ""
-    dino: Annotated[str, Field(description="DINO that scores identity, folder or hub id")] = "facebook/dinov2-base"
-    pick: Annotated[bool, Field(description="Export the recommended checkpoint at the recommended strength")] = False
+    idle: float | Tensor | None = None
+    steepness: float = 1.0
+    then: Callable[[Mapping[str, float]], Turn] | None = None
 
 
 class Settings(Part):

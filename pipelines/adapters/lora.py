@@ -37,13 +37,35 @@ class Config(Part):
     dropout: Annotated[float, Field(ge=0, lt=1, description="Share of the update's inputs dropped in training")] = 0.0
     rslora: Annotated[bool, Field(description="Strength alpha / sqrt(rank) instead (rank-stabilised LoRA)")] = False
     dora: Annotated[bool, Field(description="Learn magnitude and direction apart (DoRA)")] = False
-    init: Annotated[Literal["gaussian", "kaiming"], Field(description="How A starts; B starts at zero")] = "gaussian"
+    init: Annotated[
+        Literal["gaussian", "kaiming", "eva"],
+        Field(description="How A starts; eva: as main directions of the layer's inputs. B starts at zero"),
+    ] = "gaussian"
+    freeze_a: Annotated[bool, Field(description="Only B learns: half the parameters; A is the seed's")] = False
+    family: Annotated[
+        Literal["lora", "loha", "lokr", "oft", "ia3"],
+        Field(description="Form of the update; rank is the block size of oft, and nothing to ia3"),
+    ] = "lora"
+    factor: Annotated[
+        int, Field(ge=-1, le=4096, description="Size of lokr's first factor; -1: as square as can be")
+    ] = -1
     text_encoder: Annotated[bool, Field(description="Teach the CLIP text encoders too")] = False
     text_encoder_lr: Annotated[float, Field(ge=0, description="Their learning rate; 0: the same")] = 0.0
 
     def build(self, model: Backbone) -> LoRA:
         """A fresh adapter in `model`; UsageError when no layer matches or the rank is larger than a layer."""
         _refuse_second(model)
+        if self.family != "lora" or self.freeze_a or self.init == "eva":
+            from studio.pipelines.adapters import families
+
+            return families.build(self, model)
+        layers = self.layers(model)
+        for part, names in layers.items():
+            targets.check_ranks(targets.roots(model)[part], part, names)
+        return LoRA(model, layers, self)
+
+    def layers(self, model: Backbone) -> Layers:
+        """The layers that `targets` means, each with its rank and alpha; UsageError when there is none."""
         strength = (self.rank, float(self.rank if self.alpha is None else self.alpha))
         layers: Layers = {targets.part(model): dict.fromkeys(targets.find(model.net, self.targets), strength)}
         if self.text_encoder:
@@ -51,9 +73,7 @@ class Config(Part):
                 part: dict.fromkeys(targets.find(encoder, targets.TEXT), strength)
                 for part, encoder in targets.teachable(model).items()
             }
-        for part, names in layers.items():
-            targets.check_ranks(targets.roots(model)[part], part, names)
-        return LoRA(model, layers, self)
+        return layers
 
 
 class LoRA:

@@ -27,6 +27,15 @@ def write(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
     return path
 
 
+def annotate(path: Path, about: Mapping[str, str]) -> Path:
+    """The file at `path` with further fields in its header."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors, before = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    return write(tensors, path, {**before, **about})
+
+
 def _ordered(content: bytes) -> bytes:
     """A safetensors file with its metadata in alphabetical order: the library's order is another in every process."""
     size = int.from_bytes(content[:8], "little")

@@ -13,6 +13,17 @@ from studio.mistakes import nearest
 from studio.pipelines.errors import UsageError
 
 T = TypeVar("T")
+RULE = re.compile(r"[-─]+")
+OURS = tuple(  # tyro's sentences, and those of the types it calls
+    (re.compile(pattern), ours)
+    for pattern, ours in {
+        r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 = \2: should be a whole number",
+        r"Error parsing (\S+): could not convert string to float: (.*)": r"\1 = \2: should be a number",
+        r"Missing value for argument '(.*?)'\. Expected 1 values\.": r"\1 needs a value",
+        r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)\.": r"\2 = '\1': should be one of \3",
+        r"Unrecognized options: ": "these words have no place here: ",
+    }.items()
+)
 
 
 def parse(form: type[T], args: Sequence[str], command: str, known: Sequence[str] = (), **how: Any) -> T:
@@ -56,9 +67,14 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def unboxed(text: str) -> str:
-    """The sentence in one of tyro's boxes."""
-    lines = [line.strip(" │").strip() for line in text.splitlines() if not line.startswith(("╭", "╰"))]
-    said = [line for line in lines if line and not line.startswith("─")]
+    """The sentence in one of tyro's boxes, of lines or, where the terminal knows none, of hyphens; in our words."""
+    lines = [line.strip(" │") for line in text.splitlines()]
+    if len(lines) > 1 and RULE.fullmatch(lines[1]):  # the line above a box of hyphens is its title
+        lines = lines[2:]
+    said = [line for line in lines if line and not RULE.fullmatch(line) and not line.startswith(("╭", "╰"))]
     ends = ("Argument helptext", "For full helptext", "Are you sure", "Perhaps you meant")
     last = next((number for number, line in enumerate(said) if line.startswith(ends)), len(said))
-    return " ".join(said[:last]) or "wrong usage"
+    sentence = " ".join(said[:last])
+    for pattern, ours in OURS:
+        sentence = pattern.sub(ours, sentence)
+    return sentence or "wrong usage"

@@ -13,11 +13,10 @@ from studio.pipelines.errors import MemoryShortage
 def main(args: list[str]) -> int:
     """Runs `studio plan ARGS`, with the arguments of `studio train`; exit code 4 when the run does not fit."""
     config, wishes = flags.read(args, "plan")
-    config = subjects.resolve(config)
     from studio import ladder, plan, plan_show
-    from studio import train as everything  # the libraries of a run are part of what it takes
+    from studio.train import trusted  # and with it the libraries of a run, which are part of what it takes
 
-    assert everything
+    config = trusted(subjects.resolve(config))
     made = plan.of(config)
     have = ladder.Have.here()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from studio.commands.form import parse
+from studio.pipelines.confine import permitted
 from studio.pipelines.errors import UsageError
 
 
@@ -32,7 +33,7 @@ def main(args: list[str]) -> int:
     from studio import report
     from studio.store import Store
 
-    out = options.out or report.default_name()
+    out = permitted(options.out or report.default_name(), "--out")
     if out.suffix.lower() != ".zip" or out.is_dir() or not out.absolute().parent.is_dir():
         raise UsageError(f"--out {out}: should be a file that ends in .zip, in a folder that exists")
     run = Store(options.runs).open(options.run)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from studio.evaluation.page_private import said
 from studio.evaluation.records import Evaluation, Source
+from studio.pipelines.licence import stated
 
 HUB = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 OWN = {"embedded": "the model that comes with the studio", "toy": "the studio's two-dimensional test model"}
@@ -33,6 +34,8 @@ def model_name(model: str) -> str:
 
 def licence(model: str) -> dict[str, str]:
     """The base model's licence in the hub's words; {} where it is not known."""
+    if found := stated(model):
+        return found
     name = model_name(model).lower()
     return next((dict(found) for pattern, found in LICENCES if "/" in name and re.match(pattern, name)), {})
 
@@ -77,7 +80,7 @@ def loader(model: str) -> list[str]:
 
 def made(call: str, source: str) -> str:
     """The line that loads the pipeline. Its type is said: parts may be stored in different ones."""
-    return f"pipe = {call}({source}, torch_dtype=dtype).to(device)"
+    return f"pipe = {call}({source}).to(device, dtype)"
 
 
 def text(words: str) -> str:

@@ -118,6 +118,14 @@ def scores(found: Evaluation, label: str, folder: Path, place: Path) -> dict[str
     return tidy(result)
 
 
+def short(found: Evaluation, label: str) -> str:
+    """One source's numbers beside the base model's, as JSON for an adapter's header."""
+    rows = scores(found, label, Path(), Path())
+    return json.dumps(
+        {name: {key: row.get(key) for key in ("value", "base")} for name, row in rows.items()}, sort_keys=True
+    )
+
+
 def strength(found: Evaluation, label: str) -> float:
     """At which strength a source was drawn."""
     return next(source.strength for source in found.sources if source.label == label)

@@ -13,7 +13,11 @@ from safetensors import safe_open
 from studio.world import concepts
 from studio.world.quality import BARS
 
-HEADER = """# Embedded base model
+HEADER = """---
+license: apache-2.0
+---
+
+# Embedded base model
 
 A small Stable-Diffusion-shaped pipeline (UNet with cross-attention, CLIP text encoder, AutoencoderKL, v-prediction,
 zero terminal SNR) trained on procedural scenes of emoji drawings, {pixels} px. It loads with stock diffusers:
@@ -22,7 +26,7 @@ zero terminal SNR) trained on procedural scenes of emoji drawings, {pixels} px. 
 import torch
 from diffusers import StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained("assets/base", torch_dtype=torch.float32)
+pipe = StableDiffusionPipeline.from_pretrained("assets/base").to(torch.float32)
 picture = pipe("a flat sticker of a fox on a blue background", num_inference_steps=25, guidance_scale=4).images[0]
 ```
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, save_file
 
 from studio.pipelines import assets, backbone, families, hub
-from studio.pipelines.errors import ModelError
+from studio.pipelines.errors import ModelError, StudioError, UsageError
 from studio.pipelines.sd import SD
 from studio.pipelines.toy import Toy
 from tests.models import tiny_sd, tiny_sd3
@@ -35,12 +35,12 @@ def broken(sd: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sd, tmp_path / "broken"))
 
 
-def refused(model: Path | str) -> str:
+def refused(model: Path | str, error: type[StudioError] = ModelError) -> str:
     """The one line with which a model is refused."""
-    with pytest.raises(ModelError) as error:
+    with pytest.raises(error) as refusal:
         backbone.load(str(model))
-    line = str(error.value)
-    assert error.value.exit_code == 6
+    line = str(refusal.value)
+    assert refusal.value.exit_code == error.exit_code
     assert "\n" not in line
     return line
 
@@ -52,9 +52,19 @@ def test_known_models_load(sd: Path) -> None:
     assert backbone.load(str(sd), dtype=torch.bfloat16).vae.dtype == torch.bfloat16
 
 
-def test_no_such_model(tmp_path: Path) -> None:
-    assert "no such folder or file" in refused(tmp_path / "nothing")
-    assert "model_index.json is missing" in refused(tmp_path)
+def test_what_is_no_model_is_a_wrong_word(tmp_path: Path) -> None:
+    for name in ("nothing", "nothing.safetensors", "a/b/c", "owner/nothing.safetensors", "~/nothing", "\0", "x" * 5000):
+        assert "no such folder or file" in refused(tmp_path / name if name == "nothing" else name, UsageError)
+    assert "model_index.json is missing" in refused(tmp_path, UsageError)
+    (tmp_path / "cat.png").write_bytes(b"a picture")
+    (tmp_path / "pictures").mkdir()
+    assert "no model" in refused(tmp_path, UsageError)
+    assert "give a .safetensors file" in refused(tmp_path / "cat.png", UsageError)
+
+
+def test_damaged_files_of_a_model_are_a_matter_of_the_model(broken: Path, tmp_path: Path) -> None:
+    (broken / "model_index.json").unlink()
+    assert "model_index.json is missing" in refused(broken)
     (tmp_path / "model_index.json").write_text("{half a json")
     assert "damaged JSON" in refused(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "MysteryPipeline"}))

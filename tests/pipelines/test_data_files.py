@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studio.pipelines import data_check, layouts
+from studio.pipelines import data_check, data_walk, layouts
 from studio.pipelines.data import Dataset, Pictures
 from studio.pipelines.errors import DataError, UsageError
 
@@ -302,3 +303,54 @@ def test_a_key_that_means_nothing_is_said(tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a", "mask": "m.png", "lable": 1}\n')
     found = layouts.scan(tmp_path)
     assert [note for note in found.warnings if "lable, mask" in note]
+
+
+def test_pictures_that_show_nothing_are_warned_of(tmp_path):
+    paint(tmp_path / "even.png")
+    paint(tmp_path / "noisy.jpg", colour="#123456", quality=40)
+    Image.new("RGBA", (64, 64), (9, 9, 9, 0)).save(tmp_path / "glass.png")
+    Image.linear_gradient("L").resize((64, 64)).save(tmp_path / "seen.png")
+    half = Image.new("RGBA", (64, 64), (9, 9, 9, 255))
+    half.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    half.save(tmp_path / "half.png")
+    warned = {line.partition(" is ")[0]: line for line in read(tmp_path).warnings if " all over" in line}
+    assert warned.keys() == {"even.png", "noisy.jpg", "glass.png"}
+    assert "transparent all over" in warned["glass.png"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sidecar", "told"),
+    [
+        ({"trigger": ""}, "", True),
+        ({"trigger": "", "class_word": "dog"}, "", False),
+        ({"trigger": "zwx"}, "", False),
+        ({"trigger": ""}, "a red teapot", False),
+        ({"trigger": "", "prompt": "a red teapot"}, "", False),
+    ],
+    ids=str,
+)
+def test_a_prompt_that_calls_nothing_is_warned_of(tmp_path, settings, sidecar, told):
+    paint(tmp_path / "a.png")
+    if sidecar:
+        (tmp_path / "a.txt").write_text(sidecar)
+    warnings = " | ".join(read(tmp_path, **settings).warnings)
+    assert ("nothing in the prompt calls the subject" in warnings) == told
+    assert "has the trigger ''" not in warnings
+
+
+def test_the_systems_own_folders_and_endless_ones_are_refused(tmp_path, monkeypatch):
+    began = time.monotonic()
+    for folder in data_walk.SYSTEM:
+        with pytest.raises(DataError, match="the system's own"):
+            read(folder)
+    (tmp_path / "link").symlink_to("/proc/self", target_is_directory=True)
+    with pytest.raises(DataError, match="the system's own"):
+        read(tmp_path / "link")
+    paint(tmp_path / "a.png")
+    assert reasons(read(tmp_path)) == {"link": "the system's own"}
+    monkeypatch.setattr(data_walk, "MOST_FILES", 5)
+    for number in range(6):
+        paint(tmp_path / "many" / f"{number}.png")
+    with pytest.raises(DataError, match="holds more than 5 files"):
+        read(tmp_path / "many")
+    assert time.monotonic() - began < 5

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from studio.pipelines.data_tokens import count, count_all
-from studio.pipelines.errors import ModelError
+from studio.pipelines.errors import UsageError
 from studio.pipelines.outline import ASSUMED, outline
 from studio.pipelines.toy import Tokenizer
 from tests.models import BACKBONES, LENGTH, backbone, clip_tokenizer, t5_tokenizer
@@ -103,7 +103,7 @@ def test_a_model_out_of_reach_is_a_sentence_and_a_wrong_name_an_error():
     found = outline("nobody/nothing-here")
     assert (found.pixels, found.multiple) == ASSUMED
     assert "assumed" in found.problem
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         outline("no such model")
 
 
