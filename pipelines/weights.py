@@ -33,7 +33,8 @@ def frozen_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def cast_frozen(module: nn.Module, dtype: torch.dtype) -> None:
-    """Cast floating parameters and buffers in place, all but the parameters that learn."""
-    for tensor in (*module.parameters(), *module.buffers()):
+    """Cast floating parameters and buffers in place, all but the parameters that learn, and what adapters keep."""
+    kept = [tensor for name, tensor in module.named_buffers() if not name.rpartition(".")[2].startswith("lora_")]
+    for tensor in (*module.parameters(), *kept):
         if tensor.is_floating_point() and not tensor.requires_grad:
             tensor.data = tensor.data.to(dtype)

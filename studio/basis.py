@@ -28,6 +28,7 @@ FIXED = {
     "settings.adapter.family": "the checkpoint's tensors are another family's",
     "settings.adapter.factor": "the checkpoint's tensors have other sizes",
     "settings.adapter.freeze_a": "the checkpoint's optimizer has other parameters",
+    "settings.adapter.variant": "the checkpoint's tensors are those of the other variant",
     "settings.adapter.targets": "the checkpoint's tensors belong to other layers",
 }
 FEW = 4  # names that are shown

@@ -51,6 +51,14 @@ def check(source: str, model: Backbone, file: Path, shot: Shot, previews: Previe
     return Reload(difference, tolerance, by)
 
 
+def stock(model: Backbone) -> bool:
+    """Whether diffusers has a pipeline for a model."""
+    try:
+        return model.pipeline() is not None
+    except ModelError:
+        return False
+
+
 def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple[Image.Image, str]:
     """The shot's picture by a freshly loaded model with the file in it, and the name of what drew it."""
     try:

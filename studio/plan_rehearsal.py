@@ -119,7 +119,7 @@ class Rehearsal:
     def losses(self, count: int) -> None:
         """The trainer's own losses and their gradients."""
         settings = self.config.settings
-        if not settings.adapter.text_encoder:
+        if not self.twin.adapter.trains_text:
             self.twin.embed = lambda prompts: self.cond(len(prompts))
         module = registry.trainer(self.config.trainer)
         source = module.losses(settings, self.twin, self.twin.adapter, Always(self), {})

@@ -68,7 +68,7 @@ class Weights:
         learn = [] if model.adapter is None else model.adapter.parameters()
         ours = {id(parameter) for parameter in learn}
         networks: dict[str, int] = {}
-        encoders = set()
+        encoders, text = set(), model.adapter is not None and model.adapter.trains_text
         for name, part in model.modules().items():  # type: ignore[attr-defined]
             frozen = [t for t in (*part.parameters(), *part.buffers()) if id(t) not in ours]
             size = nbytes(frozen)
@@ -76,7 +76,7 @@ class Weights:
                 size -= saved(part, ours, getattr(settings, "quantize", "no"), getattr(settings, "offload", False))
             label = f"{name} {kind(frozen)}"
             networks[label] = size
-            if name != model.net_name and not (settings.adapter.text_encoder and name in model.text_encoders):
+            if name != model.net_name and not (text and name in model.text_encoders):
                 encoders.add(label)
         held = sum(STATE.get(settings.optimizer, two)(parameter) for parameter in learn)
         return cls(

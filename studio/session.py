@@ -30,6 +30,8 @@ from studio.pipelines.outline import limits
 from studio.saver import Saver
 from studio.store import Run, Store, listed, refuse_another
 
+DIAGNOSED = 50  # steps between what an adapter says of itself
+
 
 @dataclass
 class Session(Materials):
@@ -193,7 +195,7 @@ class Session(Materials):
                 data=self.stream, start=start, state=state, stop=journal.stop,
             ):  # fmt: skip
                 journal.step = tick.step
-                journal(numbers=tick.floats())
+                journal(numbers=tick.floats() | self.diagnosis(tick.step))
                 for kind, texts in (("warning", tick.warnings), ("message", tick.messages)):
                     for text in texts:
                         journal(kind, message=text)
@@ -203,6 +205,12 @@ class Session(Materials):
                 saver.save(problem.last, self.stream.position)
             raise
         return tick
+
+    def diagnosis(self, step: int) -> dict[str, float]:
+        """What an adapter says of itself now and then, as far as it says something."""
+        due = step % DIAGNOSED == 0 or step == self.config.settings.steps
+        said = getattr(self.adapter, "numbers", dict) if due else dict
+        return {name: float(value) for name, value in said().items()}
 
     def on_the_way(self, tick: loop.Tick, saver: Saver) -> None:
         """Checkpoint and previews of a step, when they are due; the last step's come with the end of the run."""
