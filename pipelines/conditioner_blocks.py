@@ -35,7 +35,8 @@ def blocks(model: Backbone) -> list[Block]:
     if not isinstance(model, SD3):
         raise UsageError(f"DECOR does not know how {type(model).__name__} lays out the states of its text encoders")
     length = getattr(model.tokenizers.get("tokenizer"), "model_max_length", CLIP_LENGTH)
-    second, both = model.text_encoders.get("text_encoder_2"), int(model.config.pooled_projection_dim)
+    second: Any = model.text_encoders.get("text_encoder_2")
+    both = int(model.config.pooled_projection_dim)
     border = both - int(second.config.projection_dim) if second is not None else both
     clips, after = slice(0, length), slice(length, None)
     found = [

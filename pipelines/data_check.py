@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageStat, UnidentifiedImageError
 
@@ -81,9 +82,15 @@ def inspect(data: bytes, background: str) -> Checked:
         transparent=transparent(image),
         animated=animated(image),
         light=float(ImageStat.Stat(upright.convert("L")).mean[0]) / 255,
-        even=all(high - low <= EVEN for low, high in map(tuple, upright.getextrema())),
+        even=even(upright),
         looks=looks(upright),
     )
+
+
+def even(image: Image.Image) -> bool:
+    """Whether it has one colour."""
+    extrema: Any = image.getextrema()  # a pair for each band
+    return all(high - low <= EVEN for low, high in extrema)
 
 
 def transparent(image: Image.Image) -> float:

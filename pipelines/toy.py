@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -28,13 +28,16 @@ class Tokenizer:
     """Words -> ids by a stable hash: id 0 pads, 1 begins, every word is one of the others."""
 
     model_max_length = LENGTH
+    size = WORDS
+    added: Mapping[str, list[int]] = {}  # new words and their ids, from `size` on
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Ids `[B, 8]`; words past the seventh are cut off."""
         return torch.tensor([self.row(prompt) for prompt in prompts])
 
     def row(self, prompt: str) -> list[int]:
-        ids = [2 + crc32(word.encode()) % (WORDS - 2) for word in prompt.lower().split()]
+        known = {word: [2 + crc32(word.encode()) % (WORDS - 2)] for word in prompt.lower().split()}
+        ids = [number for word in prompt.lower().split() for number in {**known, **self.added}[word]]
         return [1, *ids, *([0] * LENGTH)][:LENGTH]
 
 

@@ -95,7 +95,9 @@ def tensors(model: Backbone) -> Iterator[Tensor]:
     seen: set[int] = set()
     parts: Any = model.modules()  # type: ignore[attr-defined]
     found = [t for part in parts.values() for t in (*part.parameters(), *part.buffers())]
-    for tensor in (*found, *([] if model.adapter is None else model.adapter.parameters())):
+    adapter: Any = model.adapter
+    kept: list[Tensor] = getattr(adapter, "buffers", list)()
+    for tensor in (*found, *([] if adapter is None else adapter.parameters()), *kept):
         if id(tensor) not in seen:
             seen.add(id(tensor))
             yield tensor

@@ -103,7 +103,10 @@ def _reason(silent: Sequence[str], names: Sequence[str]) -> str:
     parts = {name.partition(".")[0] for name in silent}
     whole = [part for part in sorted(parts) if all(n in silent for n in names if n.startswith(f"{part}."))]
     if any(part.startswith("text_encoder") for part in whole):
-        return "the prompts are embedded without a graph; leave adapter.text_encoder off, or use another trainer"
+        return (
+            "the prompts are embedded without a graph; leave adapter.text_encoder off and tokens.words empty, or use "
+            "another trainer"
+        )
     return "the loss does not depend on them; leave these layers out of adapter.targets"
 
 

@@ -29,6 +29,9 @@ FIXED = {
     "settings.adapter.factor": "the checkpoint's tensors have other sizes",
     "settings.adapter.freeze_a": "the checkpoint's optimizer has other parameters",
     "settings.adapter.variant": "the checkpoint's tensors are those of the other variant",
+    "settings.adapter.threshold": "the checkpoint's entries were chosen otherwise",
+    "settings.adapter.quantile": "the checkpoint's entries were chosen otherwise",
+    "settings.adapter.selection": "the checkpoint's entries were chosen otherwise",
     "settings.adapter.targets": "the checkpoint's tensors belong to other layers",
 }
 FEW = 4  # names that are shown

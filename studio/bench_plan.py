@@ -16,6 +16,7 @@ from studio import loop, memory, plan, plan_time, previews, registry, subjects
 from studio.config import RunConfig, make
 from studio.peaks import Peaks
 from studio.pipelines import attention, backbone
+from studio.pipelines.adapters import together
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data import DataStream
 from studio.precision import dtype
@@ -52,7 +53,7 @@ def measure(wanted: RunConfig, folder: Path) -> Row:
     model = backbone.load(wanted.model, device, dtype(settings, device))
     dataset = settings.data.read(model)
     attention.install(model.net, settings.attention)
-    adapter = settings.adapter.build(model)
+    adapter = together.build(settings.adapter, settings.tokens, model, dataset)
     made = plan.of(wanted, model)
     peaks, before = Peaks(device), {}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from studio import choice_file, export, previews
 from studio.choice_weights import holding, usable
 from studio.pipelines import attention, backbone
-from studio.pipelines.adapters import files
+from studio.pipelines.adapters import files, together
 from studio.pipelines.errors import UsageError
 from studio.precision import preferred
 from studio.store import Run
@@ -31,7 +31,8 @@ def pick(run: Run) -> list[Path]:
     with run.alone():
         model = backbone.load(config.model, *preferred())
         attention.install(model.net, settings.attention)
-        adapter = settings.adapter.build(model)
+        words = together.Words(about.get("trigger", ""), about.get("class_word", ""))
+        adapter = together.build(settings.adapter, settings.tokens, model, words)
         prompt = f"a {about.get('trigger', '')} {about.get('class_word', '')}"
         drawing = previews.stock(settings.previews)
         shot = previews.Shot(" ".join(prompt.split()), settings.previews.seed)

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from studio import checkpoints
 from studio.checkpoints import Checkpoint
 from studio.engine import Engine
@@ -35,7 +33,7 @@ def holding(settings: Settings, model: Backbone, adapter: Adapter, checkpoint: C
 
     Afterwards adapter and random state are to the bit what they were.
     """
-    before, kept = randomness(), [parameter.detach().clone() for parameter in adapter.parameters()]
+    before, kept = randomness(), {name: tensor.detach().clone() for name, tensor in adapter.state_dict().items()}
     try:
         engine = Engine(settings, model, adapter, {})
         engine.restore(State({name: checkpoint.tensors(name) for name in checkpoint.names()}, checkpoint.meta))
@@ -43,6 +41,5 @@ def holding(settings: Settings, model: Backbone, adapter: Adapter, checkpoint: C
         with engine.averaged():
             yield
     finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list[torch.Tensor](adapter.parameters()), kept)
+        adapter.load_state_dict(kept)
         set_randomness(before)

@@ -83,6 +83,9 @@ def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = 
     name = trainer or top.get("trainer") or "dreambooth"
     config = registry.trainer(name).Config
     advice = recommended(str(top.get("model", "embedded")), name)
+    if "adapter" in advice:  # for a LoRA; another kind of adapter knows only some of it
+        known = annotation(config, "adapter").model_fields
+        advice = {**advice, "adapter": {key: value for key, value in advice["adapter"].items() if key in known}}
     if named := [key for key in paths(config) if inner(advice, key) is not None]:
         raise UsageError(f"the model's studio.toml sets {named[0]}, but a model may not name files; delete that line")
     settings: dict[str, Any] = {}

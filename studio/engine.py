@@ -62,6 +62,7 @@ class Engine:
     def step(self, step: int, source: Source) -> Tick:
         """Gathers losses, checks, clips and steps."""
         before = Before(self.memory, self.data)
+        getattr(self.adapter, "stepping", lambda done: None)((step - 1) / self.settings.steps)
         try:
             with _training(self.adapter):
                 gathered, loss = self._gather(step, source)
@@ -112,6 +113,7 @@ class Engine:
             self.optimizer.zero_grad()
         self.optimizer.step()
         if not self.optimizer.step_was_skipped:
+            getattr(self.adapter, "stepped", lambda: None)()
             self._check_weights(step, before)
             if look is not None:
                 message = self.audit.judge(step, look, max(group["lr"] for group in self.optimizer.param_groups))

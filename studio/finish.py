@@ -75,9 +75,9 @@ def check(session: Session, expected: Image) -> None:
         journal("warning", message=f"{file.name} was not compared: the run's base model is quantised")
         return
     shot, settings = session.shots[0], previews.stock(config.settings.previews)
-    limited = hasattr(session.adapter, "as_stock") and export.stock(session.model)
+    limited: Any = getattr(session.adapter, "as_stock", None) if export.stock(session.model) else None
     if limited or settings is not config.settings.previews:
-        with session.adapter.as_stock() if limited else nullcontext():
+        with limited() if limited else nullcontext():
             expected = next(iter(previews.take(session.model, [shot], settings)))
     seen = export.check(config.model, session.model, file, shot, settings, expected)
     far = f"mean difference {seen.difference:.2f} of 255 (tolerance {seen.tolerance:g})"

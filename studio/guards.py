@@ -109,7 +109,8 @@ def advice(kind: str, settings: Settings, mixed: str, frozen: torch.dtype) -> st
         return "float16 overflows easily: use precision = 'bf16', or 'no'"
     clip = " and clip = 1" if settings.clip == 0 else ""
     wide = ", or precision = 'no'" if mixed == "bf16" else ""
-    return f"use a smaller learning rate, lr = {settings.lr / 10:g}{clip}{wide} (--accept-change goes on with it)"
+    rate = f"lr = {settings.lr / 10:g}" if settings.lr else "lr = 1e-5"  # 0: the trainer's own formula
+    return f"use a smaller learning rate, {rate}{clip}{wide} (--accept-change goes on with it)"
 
 
 def refuse_to_save(state: State, groups: Iterable[str]) -> None:

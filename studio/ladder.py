@@ -77,12 +77,14 @@ def eight_bit(settings: Settings, have: Have) -> Mapping[str, Any]:
 
 def quantised(settings: Settings, have: Have) -> Mapping[str, Any]:
     """The frozen network's linear layers in 8 bits. 4 bits change the model too much to be taken unasked."""
-    return {"quantize": "int8"} if settings.quantize == "no" and "torchao" in have.packages else {}
+    possible = "torchao" in have.packages and not trains_base(settings.adapter)
+    return {"quantize": "int8"} if settings.quantize == "no" and possible else {}
 
 
 def offload(settings: Settings, have: Have) -> Mapping[str, Any]:
     """The frozen network waits in main memory and comes layer by layer; on a CPU it lies there anyway."""
     impossible = have.device == "cpu" or settings.quantize != "no" or bool(reads_weights(settings.adapter))
+    impossible = impossible or trains_base(settings.adapter)
     return {} if settings.offload or impossible else {"offload": True}
 
 
@@ -218,6 +220,11 @@ def refuse(settings: Settings, device: str) -> None:
         raise UsageError("offload and quantize exclude each other: a quantised model is small enough to stay")
     if settings.offload and (what := reads_weights(settings.adapter)):
         raise UsageError(f"offload: {what} needs the frozen weights themselves; leave one of the two out")
+
+
+def trains_base(adapter: Any) -> bool:
+    """Whether the adapter learns in the base model's own weights."""
+    return not hasattr(adapter, "rank")
 
 
 def reads_weights(adapter: Any) -> str:

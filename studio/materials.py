@@ -9,6 +9,7 @@ from studio import class_pictures, loop, ranks, snapshot
 from studio.basis import Basis
 from studio.config import RunConfig
 from studio.pipelines import attention, backbone
+from studio.pipelines.adapters import together
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data import Dataset, DataStream
 from studio.pipelines.protocols import Adapter, Backbone
@@ -43,7 +44,7 @@ class Materials:
         classes = class_pictures.given(config, model, dataset)
         attention.install(model.net, settings.attention)
         snapshot.seed(config.seed)
-        adapter = settings.adapter.build(model)
+        adapter = together.build(settings.adapter, settings.tokens, model, dataset)
         engine = loop.Engine(settings, model, adapter, {})  # a wrong optimizer is said before anything is written
         basis = Basis.of(config.resolved(config.run, config.runs), model, dataset, classes)
         return cls(config, model, dataset, classes, adapter, engine, basis, thrift)

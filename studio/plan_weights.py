@@ -82,7 +82,7 @@ class Weights:
         return cls(
             networks=networks,
             encoders=frozenset(encoders),
-            adapter=nbytes(learn),
+            adapter=nbytes([*learn, *getattr(model.adapter, "buffers", list)()]),
             gradients=nbytes(learn),
             optimizer=held,
             ema=nbytes(learn) if settings.ema else 0,

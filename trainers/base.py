@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from studio.pipelines.adapters import lora
+from studio.pipelines.adapters.tokens import Config as Tokens
 from studio.pipelines.choice_settings import Choice
 from studio.pipelines.data import Pictures
 from studio.pipelines.preview_settings import Previews
@@ -88,6 +89,7 @@ class Settings(Part):
         float, Field(ge=0, description="Minutes that the run waits for room when the disk is full; 0: it ends")
     ] = 60.0
     adapter: Annotated[lora.Config, Field(description="Which weights learn")] = lora.Config()
+    tokens: Annotated[Tokens, Field(description="New words that learn beside the adapter (pivotal tuning)")] = Tokens()
     data: Annotated[Pictures, Field(description="What it learns from")] = Pictures()
     previews: Annotated[Previews, Field(description="Pictures made on the way")] = Previews()
     choice: Annotated[Choice, Field(description="How the best checkpoint is found")] = Choice()

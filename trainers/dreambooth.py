@@ -7,7 +7,6 @@ w_i |prediction - target|^2.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,8 +64,11 @@ def halves_of(batch: Batch) -> list[int]:
 
 def embed(model: Backbone, adapter: Adapter, prompts: list[str]) -> Cond:
     """Text embeddings, with a graph only where a text encoder learns."""
-    with nullcontext() if getattr(adapter, "trains_text", False) else torch.no_grad():
-        return model.embed(prompts)
+    if not getattr(adapter, "trains_text", False):
+        with torch.no_grad():
+            return model.embed(prompts)
+    once = list(dict.fromkeys(prompts))  # pictures of one subject mostly have one caption
+    return model.embed(once)[[once.index(prompt) for prompt in prompts]]
 
 
 def per_sample(prediction: Tensor, target: Tensor, masks: Tensor | None) -> Tensor:

@@ -25,9 +25,7 @@ class Config(dreambooth.Config):
     weight_decay: Annotated[float, Field(ge=0, description="Weight decay; more of it undoes the orthogonal start")] = (
         1e-4
     )
-    adapter: Annotated[  # type: ignore[assignment]
-        tlora.Config, Field(description="Which weights learn, and with which rank when")
-    ] = tlora.Config()
+    adapter: Annotated[tlora.Config, Field(description="What learns, and when")] = tlora.Config()  # type: ignore[assignment]
 
 
 def losses(

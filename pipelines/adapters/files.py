@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from studio.pipelines.adapters import together, tokens_files
 from studio.pipelines.adapters.reading import header
 from studio.pipelines.errors import ModelError
 from studio.pipelines.protocols import Adapter, Backbone
@@ -22,7 +23,8 @@ HERE = "studio.pipelines.adapters"
 def save(model: Backbone, adapter: Adapter, path: Path, metadata: Mapping[str, str] | None = None) -> Path:
     """One safetensors file that `load` reads; its path. metadata: further header fields."""
     path = Path(path)
-    return Path(_module(adapter.kind, path).save(model, adapter, path, metadata))
+    main, about = together.beside(model, adapter, path, metadata)
+    return Path(_module(main.kind, path).save(model, main, path, about))
 
 
 def load(model: Backbone, path: Path) -> Adapter:
@@ -30,16 +32,19 @@ def load(model: Backbone, path: Path) -> Adapter:
 
     Raises ModelError, in one line that names the file, for one that is damaged, foreign or of another model.
     """
-    adapter: Adapter = _module(header(path).get(KIND, "lora"), path).load(model, Path(path))
+    kind = header(path).get(KIND) or ("tokens" if tokens_files.foreign(path) else "lora")
+    main = _module(kind, path).load(model, Path(path))
+    adapter: Adapter = together.rejoined(model, main, Path(path))
     return adapter
 
 
 def exports(model: Backbone, adapter: Adapter, folder: Path, about: Mapping[str, str]) -> list[Path]:
     """What a finished run leaves: first our own file, then forms for other tools; their paths."""
-    module = _module(adapter.kind, folder / NAME)
+    main, about = together.beside(model, adapter, folder / NAME, about)
+    module, tokens = _module(main.kind, folder / NAME), [] if main is adapter else [together.companion(folder / NAME)]
     if hasattr(module, "exports"):
-        return list(module.exports(model, adapter, folder, about))
-    return [save(model, adapter, folder / NAME, about)]
+        return [*module.exports(model, main, folder, about), *tokens]
+    return [save(model, main, folder / NAME, about), *tokens]
 
 
 def into_stock(pipe: Any, model: Backbone, path: Path) -> None:
@@ -49,6 +54,7 @@ def into_stock(pipe: Any, model: Backbone, path: Path) -> None:
         module.into_stock(pipe, model, path)
     else:
         pipe.load_lora_weights(str(path.parent), weight_name=path.name, use_safetensors=True)
+    together.into_stock(pipe, model, path)
 
 
 def _module(kind: str, path: Path) -> Any:

@@ -82,10 +82,10 @@ def read(model: Backbone, path: Path) -> File:
 
 def header(path: Path) -> dict[str, str]:
     """What a file says of itself: trigger, base, adapter settings. ModelError when it cannot be read."""
-    return _open(path)[1]
+    return _open(path, tensors=False)[1]
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _open(path: Path, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import safe_open
 
     if not path.is_file():
@@ -94,8 +94,8 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return _sound(path, pickles.load(path)), {}
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return _sound(path, tensors), file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            return _sound(path, found), file.metadata() or {}
     except ModelError:
         raise
     except Exception as error:  # besides SafetensorError and OSError, torch's own for odd types and sizes
