@@ -14,7 +14,9 @@ class Choice(Part):
 
     score: Annotated[
         Literal["auto", "always", "never"],
-        Field(description="Score kept checkpoints; auto: when there will be at least two, and never on the toy model"),
+        Field(
+            description="Score kept checkpoints; auto: when there will be at least two, not on the toy model; never: nothing"
+        ),
     ] = "auto"
     prompts: Annotated[
         tuple[Annotated[str, Field(pattern=r"\{subject\}")], ...],
@@ -22,11 +24,11 @@ class Choice(Part):
     ] = ()
     seeds: Annotated[int, Field(ge=1, le=256, description="Pictures per prompt of each checkpoint")] = 2
     final_seeds: Annotated[
-        int, Field(ge=1, le=256, description="Pictures per prompt of the leading ones, at the end of the run")
+        int, Field(ge=1, le=256, description="Pictures per prompt of every kept checkpoint, at the end of the run")
     ] = 4
-    leaders: Annotated[int, Field(ge=1, le=64, description="Leading checkpoints that are looked at closer")] = 2
+    leaders: Annotated[int, Field(ge=1, le=64, description="Leading checkpoints that are tried at other strengths")] = 2
     strengths: Annotated[
-        tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(description="Strengths tried for them; 1 always is")
+        tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(description="Strengths tried for them; 1 is for all")
     ] = (0.6, 0.8, 1.2)
     clip: Annotated[str, Field(description="CLIP that scores, folder or hub id; empty: OpenAI's ViT-B/32")] = ""
     dino: Annotated[str, Field(description="DINO that scores identity, folder or hub id")] = "facebook/dinov2-base"

@@ -27,10 +27,13 @@ from studio.precision import dtype
 class Bench:
     """Measure something and print it as a ratio with its spread."""
 
-    name: tyro.conf.Positional[Literal["loop", "attention", "subjects", "peer", "kills", "plan", "evaluate", "choice"]]
+    name: tyro.conf.Positional[
+        Literal["loop", "attention", "subjects", "peer", "kills", "plan", "evaluate", "choice", "methods", "cost"]
+    ]
     """loop: ours over a bare one; attention: kernels over SDPA; subjects: what is learned; peer: diffusers' script;
     kills: runs killed anywhere end with the same bits; plan: predicted against measured memory; evaluate: seconds
-    of an evaluation over one picture at a time; choice: is the recommended checkpoint the best (three hours)."""
+    of an evaluation over one picture at a time; choice: is the recommended checkpoint the best (three hours); methods:
+    the page of a finished or unfinished `studio compare` of methods; cost: a step of each method over DreamBooth's."""
     model: str = "embedded"
     """The model to measure on."""
     batch: int = 4
@@ -52,6 +55,12 @@ class Bench:
     """For `kills`: how many faults at file operations; without it, every one at every operation (an hour or two)."""
     out: Path = Path("build/bench")
     """Where `subjects` and `peer` keep their runs, and `kills` puts its kills.md."""
+    config: Path = Path("assets/configs/methods.toml")
+    """For `methods` and `cost`: the comparison's config."""
+    runs: Path = Path("runs")
+    """For `methods`: where `studio compare` keeps the runs."""
+    pages: Path = Path("assets/benchmarks")
+    """For `methods` and `cost`: where the page goes."""
 
 
 @dataclass
@@ -194,9 +203,24 @@ def bench_choice(bench: Bench, console: Console) -> None:
     found.run(found.Bench(subjects=bench.subjects, seeds=bench.seeds, out=bench.out / "choice"), console)
 
 
+def bench_methods(bench: Bench, console: Console) -> None:
+    """The papers' orderings, from what `studio compare` has of them."""
+    from studio import bench_methods as found
+
+    found.run(bench.config, bench.runs, bench.pages, console)
+
+
+def bench_cost(bench: Bench, console: Console) -> None:
+    """Step time and peak memory of each method over DreamBooth's LoRA."""
+    from studio import bench_cost as found
+
+    found.run(bench.config, bench.model, bench.batch, bench.steps, bench.rounds, bench.pages, console)
+
+
 RUN: dict[str, Callable[[Bench, Console], None]] = {
     "loop": bench_loop, "attention": bench_attention, "subjects": bench_subjects, "peer": bench_peer,
     "kills": bench_kills, "plan": bench_plan, "evaluate": bench_evaluate, "choice": bench_choice,
+    "methods": bench_methods, "cost": bench_cost,
 }  # fmt: skip
 
 

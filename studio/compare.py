@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from studio import compare_cost, compare_prices, compare_results, compare_scoring
+from studio import compare_cost, compare_prices, compare_results, compare_rounds, compare_scoring, compare_union
 from studio.compare_cells import Cell, plan
 from studio.compare_config import Comparison, read
 from studio.compare_cost import Price
@@ -36,7 +36,9 @@ class Pool(Protocol):
 
 @dataclass
 class Study:
-    """One comparison at work. prices: by setting; outcomes: by cell; unjudged: evaluations that failed."""
+    """One comparison at work. prices: by setting; outcomes: by cell; unjudged: evaluations that failed;
+    refused: cells of experiments whose run was made otherwise, and how.
+    """
 
     comparison: Comparison
     file: Path
@@ -46,23 +48,35 @@ class Study:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     unjudged: dict[str, Outcome] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, file: Path, runs: Path) -> Study:
         """The comparison of a config; nothing is written. Raises UsageError and DataError in one line."""
         comparison = read(file)
         folder = runs.absolute() / comparison.name
-        cells = plan(comparison, folder, file)
+        cells = (compare_union.cells if comparison.experiments else plan)(comparison, folder, file)
         cells[0].config.settings.data.listing()
         return cls(comparison, file, folder, cells)
 
     def budgeted(self) -> None:
-        """Every cell with the steps its budget pays for. Raises UsageError where it pays for none."""
+        """Every cell with the steps its budget pays for.
+
+        Raises UsageError where it pays for none, and without experiments where a run was made otherwise.
+        """
         budget = self.comparison.budget
-        self.cells = [cell.of(compare_cost.steps(budget, self.prices[cell.setting], cell.name)) for cell in self.cells]
+        self.cells = [
+            cell.of(cell.own_steps or compare_cost.steps(budget, self.prices[cell.setting], cell.name))
+            for cell in self.cells
+        ]
         for cell in self.cells:
             if cell.run.config_file.exists():
-                refuse_another(cell.run, cell.config)
+                try:
+                    refuse_another(cell.run, cell.config)
+                except UsageError as problem:
+                    if not self.comparison.experiments:
+                        raise
+                    self.refused[cell.name] = str(problem)
 
     @property
     def finished(self) -> list[Cell]:
@@ -136,7 +150,10 @@ def compare(
             untimed = price(study, effort)
             study.budgeted()
             recall(study, untimed)
-            train(study, effort)
+            if study.comparison.experiments:
+                compare_rounds.run(study, effort, train)
+                return study
+            train(study, effort, study.cells)
             evaluation = evaluate(study, effort)
         except KeyboardInterrupt:
             study.keep()
@@ -211,12 +228,14 @@ def recall(study: Study, untimed: Mapping[str, str]) -> None:
         if cell.setting in untimed:
             reason = f"could not be timed: {untimed[cell.setting]}"
             outcome = replace(before, status="failed", reason=reason, code=1)
+        if cell.name in study.refused:
+            outcome = replace(before, status="failed", reason=study.refused[cell.name], code=UsageError.exit_code)
         study.outcomes[cell.name] = outcome
 
 
-def train(study: Study, effort: Effort) -> None:
-    """Every cell that is not finished."""
-    todo = [cell for cell in study.cells if study.outcomes[cell.name].status == "waiting"]
+def train(study: Study, effort: Effort, cells: Sequence[Cell]) -> None:
+    """Those of the cells that are not finished."""
+    todo = [cell for cell in cells if study.outcomes[cell.name].status == "waiting"]
     done = len(study.finished)
     effort.show.message(f"{study.comparison.name}: {len(study.cells)} cells, {done} done before, in {study.folder}")
 

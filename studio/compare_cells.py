@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,20 @@ LONGEST = 90  # letters of a name
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the comparison. varied: the settings that differ from cell to cell, by dotted name."""
+    """One run of the comparison. varied: the settings that differ from cell to cell, by dotted name.
+
+    In experiments: subject, pictures: what it learns (0: all pictures); own_steps: the experiment's, 0: the budget's;
+    uses: (experiment, label) of the table rows that it belongs to.
+    """
 
     name: str
     trainer: str
     varied: Mapping[str, Any]
     config: RunConfig
+    subject: str = ""
+    pictures: int = 0
+    own_steps: int = 0
+    uses: tuple[tuple[str, str], ...] = ()
 
     @property
     def seed(self) -> int:
@@ -106,17 +114,22 @@ def of_trainer(comparison: Comparison, trainer: str, seed: int, runs: Path, file
 
 def refuse_unknown(comparison: Comparison, trainer: str, file: Path) -> None:
     """UsageError for a key of the grid that is no setting of the trainer, or a table of settings."""
-    known = list(keys(registry.trainer(trainer).Config))
-    tables = {key.rpartition(".")[0]: key for key in known if "." in key}
     for where, grid in (("grid", comparison.grid), (f"{trainer}.grid", comparison.grids.get(trainer, {}))):
         for key in grid:
-            if key in tables:
-                raise UsageError(f"{file}: [{where}] {key} is a table: name one of its settings, such as {tables[key]}")
-            if key not in known:
-                others = [t for t in comparison.trainers if key in keys(registry.trainer(t).Config)]
-                hint = nearest(key, known)
-                meant = f"; write it into [{others[0]}.grid]" if others else f"; did you mean '{hint}'?" if hint else ""
-                raise UsageError(f"{file}: [{where}] {key}: {trainer} has no such setting{meant}")
+            refuse_key(key, where, trainer, comparison.trainers, file)
+
+
+def refuse_key(key: str, where: str, trainer: str, trainers: Sequence[str], file: Path) -> None:
+    """UsageError for a key of a grid that is no setting of the trainer, or a table. trainers: who else may have it."""
+    known = list(keys(registry.trainer(trainer).Config))
+    tables = {key.rpartition(".")[0]: key for key in known if "." in key}
+    if key in tables:
+        raise UsageError(f"{file}: [{where}] {key} is a table: name one of its settings, such as {tables[key]}")
+    if key not in known:
+        others = [t for t in trainers if key in keys(registry.trainer(t).Config)]
+        hint = nearest(key, known)
+        meant = f"; write it into [{others[0]}.grid]" if others else f"; did you mean '{hint}'?" if hint else ""
+        raise UsageError(f"{file}: [{where}] {key}: {trainer} has no such setting{meant}")
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from studio import registry
+from studio import compare_experiments, registry
+from studio.compare_experiments import Experiment
+from studio.compare_parse import Grid, flatten, grid, refuse_taken, table
 from studio.mistakes import brief, explain
 from studio.pipelines.errors import UsageError
 from studio.pipelines.settings import Part
@@ -16,14 +18,7 @@ from studio.store import NAME
 from studio.toml import read as read_toml
 
 Equal = Literal["steps", "samples", "calls", "seconds"]
-Grid = dict[str, list[Any]]
 OWN = "grid"  # the key of a trainer's table that is no setting of the trainer
-TAKEN = {
-    "steps": "the budget decides the steps: [budget] equal = 'steps', amount = ...",
-    "seed": "write seeds = [...] at the top",
-    "data.folder": "all cells learn from the same data; compare other data in another comparison",
-    "model": "all cells start from the same model; compare other models in another comparison",
-}
 
 
 class Budget(Part):
@@ -72,9 +67,12 @@ class Comparison(Part):
     grids: Annotated[dict[str, Grid], Field(description="Per trainer: settings that vary")] = {}
     budget: Annotated[Budget, Field(description="What every cell may spend")] = Budget()
     evaluation: Annotated[Judging, Field(description="How finished cells are evaluated")] = Judging()
+    subjects: Annotated[tuple[str, ...], Field(description="Embedded subjects, for experiments")] = ()
+    experiments: Annotated[tuple[Experiment, ...], Field(description="Experiments with methods of their own")] = ()
 
 
-WRITTEN = ("name", "trainers", "seeds", "base", "grid", "budget", "evaluation")  # the keys of the file
+# the keys of the file
+WRITTEN = ("name", "trainers", "seeds", "base", "grid", "budget", "evaluation", "subjects", "experiment")
 
 
 def read(path: Path) -> Comparison:
@@ -95,7 +93,7 @@ def read(path: Path) -> Comparison:
     model = base.pop("model", "embedded")
     if not isinstance(model, str):
         raise UsageError(f"{path}: [base] model = {brief(model)}: should be a name or a folder")
-    top: dict[str, Any] = {key: values[key] for key in ("name", "seeds") if key in values}
+    top: dict[str, Any] = {key: values[key] for key in ("name", "seeds", "subjects") if key in values}
     parts = {"budget": part(path, values, "budget", Budget), "evaluation": part(path, values, "evaluation", Judging)}
     found: dict[str, Any] = {
         **top,
@@ -105,6 +103,7 @@ def read(path: Path) -> Comparison:
         "model": model,
         "own": own,
         "grids": grids,
+        "experiments": compare_experiments.read(path, values),
     }
     found["grid"] = grid(path, values.get("grid", {}), "grid")
     for where, settings in {"base": base, **own}.items():
@@ -123,6 +122,10 @@ def checked(path: Path, made: Comparison) -> Comparison:
         raise UsageError(f"{path}: name = '{made.name}': a name has letters, digits, '.', '_' and '-', nothing else")
     if len(set(made.seeds)) < len(made.seeds) or min(made.seeds) < 0:
         raise UsageError(f"{path}: seeds = {list(made.seeds)}: should be different whole numbers from 0 on")
+    if made.experiments and made.budget.equal != "steps":
+        raise UsageError(f"{path}: [budget] equal = '{made.budget.equal}': experiments are of equal steps")
+    if made.subjects and not made.experiments:
+        raise UsageError(f"{path}: subjects are for [[experiment]] tables; name the data in [base.data]")
     return made
 
 
@@ -160,47 +163,9 @@ def nearest(key: str, trainers: tuple[str, ...]) -> str:
     return hint or f" (it has {', '.join(WRITTEN)} and a table per trainer)"
 
 
-def table(path: Path, values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A table of the file; UsageError where it is something else."""
-    found = values.get(key, {})
-    if not isinstance(found, Mapping):
-        raise UsageError(f"{path}: {key} = {brief(found)}: should be a table, [{key}]")
-    return found
-
-
 def part(path: Path, values: Mapping[str, Any], key: str, kind: type[BaseModel]) -> BaseModel:
     """A table of the file as its part."""
     try:
         return kind.model_validate(dict(table(path, values, key)))
     except ValidationError as error:
         raise UsageError(explain(error, Comparison, kind, key, str(path))) from None
-
-
-def grid(path: Path, value: Any, where: str) -> Grid:
-    """Settings by dotted name with their values. UsageError for anything else than lists of different values."""
-    if not isinstance(value, Mapping):
-        raise UsageError(f"{path}: {where} = {brief(value)}: should be a table, [{where}]")
-    found = flatten(value)
-    for key, values in found.items():
-        if not isinstance(values, list) or not values:
-            raise UsageError(f"{path}: [{where}] {key} = {brief(values)}: should be a list of values, such as [1, 2]")
-        if any(value in values[:number] for number, value in enumerate(values)):
-            raise UsageError(f"{path}: [{where}] {key} = {brief(values)}: a value is there twice")
-    refuse_taken(path, where, found)
-    return found
-
-
-def refuse_taken(path: Path, where: str, keys: Mapping[str, Any]) -> None:
-    """UsageError for a key that is decided elsewhere. [base] may name the data."""
-    for key in keys:
-        if key in TAKEN and not (where == "base" and key == "data.folder"):
-            raise UsageError(f"{path}: [{where}] {key}: {TAKEN[key]}")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Tables within tables as dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-        found |= inner
-    return found

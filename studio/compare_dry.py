@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from studio import compare_prices, plan, table
+from studio import compare_effort, compare_prices, plan, table
 from studio.compare_cells import Cell
 from studio.pipelines.errors import StudioError
 from studio.plan import Plan
@@ -31,7 +31,8 @@ def show(study: Study, jobs: int, as_json: bool = False) -> None:
     lines = listed(study)
     total = sum(line.seconds or 0 for line in lines) / jobs
     if as_json:
-        print(json.dumps({"cells": [vars(line) for line in lines], "jobs": jobs, "seconds": total}, indent=1))
+        found = {"cells": [vars(line) for line in lines], "jobs": jobs, "seconds": total}
+        print(json.dumps(found | compare_effort.rest(study), indent=1))
         return
     budget = study.comparison.budget
     rows = [["cell", "steps", "about", ""]]
@@ -41,6 +42,8 @@ def show(study: Study, jobs: int, as_json: bool = False) -> None:
     table.show(rows)
     each = f"{budget.amount:g} {budget.equal} each"
     print(f"{len(lines)} cells at {each}, about {clock(total)} of training with {jobs} at once")
+    if study.comparison.experiments:
+        print(compare_effort.said(study, total * jobs, jobs))
 
 
 def listed(study: Study) -> list[Line]:

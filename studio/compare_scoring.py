@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from studio import subjects
 from studio.compare_cells import Cell
 from studio.compare_config import Judging
 from studio.compare_workers import Task
@@ -30,15 +31,15 @@ def parts(cells: Sequence[Cell], judging: Judging, folder: Path, alone: bool, li
 
     like: a task with the same limits.
     """
-    groups = [[cell] for cell in cells] if alone else [list(cells)]
-    found = []
-    for group in groups:
-        name = f"{group[0].name}.{FOLDER}" if alone else FOLDER
-        out = (group[0].run.folder if alone else folder) / FOLDER
-        limit = like.timeout * len(group)
-        task = replace(like, name=name, words=words(group, judging, None if alone else out), timeout=limit)
-        found.append(Part(task, out, tuple(group)))
-    return found
+    if not alone:
+        return [part(FOLDER, cells, judging, folder / FOLDER, like)]
+    return [part(f"{one.name}.{FOLDER}", [one], judging, None, like) for one in cells]
+
+
+def part(name: str, group: Sequence[Cell], judging: Judging, out: Path | None, like: Task) -> Part:
+    """One process's share. out: None for the folder of the one cell's run."""
+    task = replace(like, name=name, words=words(group, judging, out), timeout=like.timeout * len(group))
+    return Part(task, out or group[0].run.folder / FOLDER, tuple(group))
 
 
 def words(cells: Sequence[Cell], judging: Judging, out: Path | None) -> tuple[str, ...]:
@@ -50,6 +51,8 @@ def words(cells: Sequence[Cell], judging: Judging, out: Path | None) -> tuple[st
         options += [f"--{name}", ",".join(values)] if (values := getattr(judging, name)) else []
     for name in ("prompts", "references"):
         options += [f"--{name}", str(place.absolute())] if (place := getattr(judging, name)) else []
+    if cells[0].pictures and judging.references is None:
+        options += ["--references", str(subjects.folder(cells[0].subject) / "reference")]  # not the one it learned from
     for setting in judging.option:
         options += ["--option", setting]
     return ("evaluate", *(str(cell.run.folder) for cell in cells), *options, *(["--quick"] * judging.quick), "--json")

@@ -28,7 +28,8 @@ Ask = Callable[[], int]  # what a task is asked while it runs: 1 to save its sta
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done: `studio WORDS`. name: of the cell; folder: of the comparison, which every node can write.
+    """What is to be done: `studio WORDS`. name: of the cell; folder: of the comparison, which every node can write;
+    module: whose main takes the words.
 
     retries: how often the same command is started again after a failure; training goes on from its last checkpoint.
     timeout: seconds of one attempt, 0 for no limit.
@@ -39,6 +40,7 @@ class Task:
     folder: Path
     retries: int = 1
     timeout: float = 0.0
+    module: str = "studio"
 
     @property
     def said(self) -> Path:
@@ -89,7 +91,7 @@ def once(task: Task, ask: Ask, environment: Mapping[str, str], fresh: bool) -> t
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.said.open("wb" if fresh else "ab") as said, task.log.open("ab") as log:
         start = log.tell()
-        command = [sys.executable, "-m", "studio", *task.words]
+        command = [sys.executable, "-m", task.module, *task.words]
         # a session of its own: Ctrl-C reaches this process alone, which then asks the others
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=log,

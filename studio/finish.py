@@ -86,6 +86,8 @@ def check(session: Session, expected: Image) -> None:
 
 def score(session: Session) -> None:
     """On a subject that came with the studio: similarity and prompt accuracy beside the base model's."""
+    if session.config.settings.choice.score == "never":
+        return
     data, dataset, journal = session.config.settings.data, session.dataset, session.journal
     subject = subjects.about(data.folder)
     if subject.get("kind") != "subject" or session.config.model != "embedded" or data.folder is None:

@@ -1,0 +1,183 @@
+"""`python -m studio.bench cost`: step time and peak memory of each method of a comparison over DreamBooth's LoRA."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from studio import loop, memory, plan_time, registry, snapshot, subjects
+from studio.bench import seconds
+from studio.compare_config import read
+from studio.compare_experiments import Method
+from studio.config import RunConfig, make, merge
+from studio.peaks import Peaks
+from studio.pipelines import attention, backbone
+from studio.pipelines.cache import Cache, Embeddings
+from studio.pipelines.data import DataStream
+from studio.pipelines.errors import UsageError
+from studio.precision import dtype
+
+FIRST = "DreamBooth"  # what the others are held against
+BOUNDS = {"T-LoRA": 1.15, "vanilla T-LoRA": 1.15, "ClassDiffusion": 1.10, "DCO": 1.40}
+PAGE, SUBJECT, WARM, MEMORY_STEPS = "cost.md", "fox", 3, 4
+
+
+HEAD = """\
+# What a step of each method costs
+
+`{command}`: ratios to {first} (LoRA) with the same model, pictures and batch. Time of a step: median and quartiles
+over rounds that the methods take in turn in one process. Peak memory: of a process of its own while it trains, whole,
+and what it adds to the loaded model.
+
+"""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of a process: once the model is loaded, and at most while it trains."""
+
+    loaded: int
+    most: int
+
+
+def configs(file: Path, model: str, batch: int) -> dict[str, RunConfig]:
+    """A run's config per method of a comparison, `FIRST` first; those with class pictures are left out.
+
+    Raises UsageError where there is no method of that name.
+    """
+    comparison = read(file)
+    found: dict[str, RunConfig] = {}
+    for experiment in comparison.experiments:
+        for method in experiment.method:
+            shared = merge(comparison.base, experiment.settings)
+            config = of(method, merge(shared, method.settings), model, batch)
+            if not getattr(getattr(config.settings, "prior", None), "weight", 0):
+                found.setdefault(method.name, config)
+    if FIRST not in found:
+        raise UsageError(f"{file}: no method is called {FIRST}")
+    return {FIRST: found.pop(FIRST), **found}
+
+
+def of(method: Method, settings: dict[str, Any], model: str, batch: int) -> RunConfig:
+    """The config of one method on one subject, without an end."""
+    own = {"steps": 10**6, "batch": batch, "data": {"folder": f"subject:{SUBJECT}"}}
+    flags = {"model": model, "settings": merge(settings, own)}
+    return subjects.resolve(make(method.trainer, flags=flags))
+
+
+def steps(config: RunConfig, folder: Path, loaded: list[int] | None = None) -> Iterator[Any]:
+    """One item per optimizer step of the studio's loop. loaded: takes the process's bytes once the model is there."""
+    settings, device = config.settings, plan_time.default_device()
+    model = backbone.load(config.model, device, dtype(settings, device))
+    attention.install(model.net, settings.attention)
+    cache = Cache(folder)
+    if loaded is not None:
+        loaded.append(memory.held(device))
+    dataset = settings.data.read(model)
+    snapshot.seed(0)
+    adapter = settings.adapter.build(model)
+    stream = DataStream(model, dataset, batch=settings.batch, seed=0, cache=cache)
+    for _ in stream.fill():
+        pass
+    if not adapter.trains_text:
+        model.embed = Embeddings(model, cache.folder)  # type: ignore[method-assign]
+    kept: dict[str, Any] = {}
+    losses = registry.trainer(config.trainer).losses(settings, model, adapter, stream, kept)
+    yield from loop.train(settings, model, adapter, losses, kept, data=stream)
+
+
+def times(found: dict[str, RunConfig], count: int, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Seconds per step of each method in every round; in every second round in the other order."""
+    sides = {name: steps(config, folder) for name, config in found.items()}
+    for side in sides.values():
+        seconds(side, WARM)
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            taken[name].append(seconds(sides[name], count) / count)
+    return taken
+
+
+def peak(file: Path, name: str, model: str, batch: int) -> Peak:
+    """Memory of one method, in a process of its own."""
+    words = [sys.executable, "-m", "studio.bench_cost", str(file), name, model, str(batch)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UsageError(f"{name}: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+    return Peak(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def train(file: Path, name: str, model: str, batch: int) -> Peak:
+    """A few steps of one method in this process, watched."""
+    config, loaded = configs(file, model, batch)[name], list[int]()
+    with ExitStack() as held:
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        side = steps(config, folder, loaded)
+        next(side)  # everything is loaded and encoded
+        peaks = Peaks(plan_time.default_device())
+        peaks.enter("train")
+        for _ in islice(side, MEMORY_STEPS):
+            pass
+        peaks.end()
+    return Peak(loaded[0], peaks.found["train"])
+
+
+def page(taken: dict[str, list[float]], peaks: dict[str, Peak], command: str) -> Iterator[str]:
+    """The lines of the page."""
+    yield from HEAD.format(command=command, first=FIRST).splitlines()
+    yield "| method | step time | quartiles | bound | peak memory | above the model |"
+    yield "|---|--:|--:|--:|--:|--:|"
+    for name, mine in taken.items():
+        middle, low, high = ratios(mine, taken[FIRST])
+        bound = BOUNDS.get(name)
+        kept = "" if bound is None else f"<= {bound:.2f}: {'kept' if middle <= bound else 'broken'}"
+        here, first = peaks.get(name), peaks.get(FIRST)
+        sizes = ["", ""] if here is None or first is None else relative(here, first)
+        yield f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} | {kept} | {' | '.join(sizes)} |"
+
+
+def ratios(mine: Sequence[float], first: Sequence[float]) -> tuple[float, float, float]:
+    """Median and quartiles of the ratio, round by round."""
+    found = sorted(a / b for a, b in zip(mine, first, strict=True))
+    return statistics.median(found), found[len(found) // 4], found[-1 - len(found) // 4]
+
+
+def relative(mine: Peak, first: Peak) -> list[str]:
+    """Whole, and above what the loaded model takes."""
+    above = max(1, first.most - first.loaded)
+    return [f"{mine.most / first.most:.2f}", f"{(mine.most - mine.loaded) / above:.2f}"]
+
+
+def run(file: Path, model: str, batch: int, count: int, rounds: int, out: Path, console: Console) -> None:
+    """Measure, print and write `out` / cost.md; a method that cannot be measured is said and left out."""
+    found = configs(file, model, batch)
+    peaks: dict[str, Peak] = {}
+    for name in list(found):
+        try:
+            peaks[name] = peak(file, name, model, batch)
+        except UsageError as problem:
+            console.print(f"left out: {problem}")
+            del found[name]
+    with tempfile.TemporaryDirectory() as folder:
+        taken = times(found, count, rounds, Path(folder))
+    command = f"python -m studio.bench cost --batch {batch} --steps {count} --rounds {rounds}"
+    lines = list(page(taken, peaks, command))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / PAGE).write_text("\n".join(lines) + "\n", "utf-8")
+    console.print("\n".join(lines), markup=False)
+
+
+if __name__ == "__main__":
+    file, name, model, batch = sys.argv[1:]
+    print(json.dumps(vars(train(Path(file), name, model, int(batch)))))
