@@ -15,7 +15,7 @@ class Choice(Part):
     score: Annotated[
         Literal["auto", "always", "never"],
         Field(
-            description="Score kept checkpoints; auto: when there will be at least two, not on the toy model; never: nothing"
+            description="Score kept checkpoints; auto: when there are several, not on the toy; never: nothing is scored"
         ),
     ] = "auto"
     prompts: Annotated[
