@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from studio.pipelines import buckets, draws
@@ -15,6 +16,7 @@ from studio.pipelines.data_latents import Encoder, Latents
 from studio.pipelines.data_order import Order, digest
 from studio.pipelines.data_pictures import Dataset, Example, Pictures, Rejected
 from studio.pipelines.data_view import View
+from studio.pipelines.data_zoom import WHOLE, Zoom, cells, draw
 from studio.pipelines.protocols import Batch
 
 __all__ = ["Cache", "DataStream", "Dataset", "Embeddings", "Example", "Pictures", "Rejected"]
@@ -24,7 +26,7 @@ class DataStream:
     """The `Stream` over a data set; with `prior`, a batch has `batch` instance rows, then `batch` class rows.
 
     Batch p depends on (seed, p) alone: setting `position = p` resumes there; `Order` says which samples it
-    holds. Each row draws its crop, mirroring, caption dropout and posterior noise from generators of its own:
+    holds. Each row draws its crop, zoom, mirroring, caption dropout and posterior noise from generators of its own:
     no setting and no other row changes what is drawn for another purpose. cache: keeps the latents of centre
     crops. share: of several processes, which one this is: together they hold the batch that one process would
     have with `batch` times as many rows as there are processes.
@@ -51,8 +53,8 @@ class DataStream:
 
     @cached_property
     def bases(self) -> dict[str, str]:
-        """The base caption of each instance sample, by its id."""
-        return self.dataset.bases
+        """The base caption of each instance sample, by its id; none where zooms make more than one of a caption."""
+        return {} if self.dataset.settings.zooms else self.dataset.bases
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -64,17 +66,26 @@ class DataStream:
         rows, views = zip(*self.views(position), strict=True)
         latents = self.latents.draw(views, [self.generator(position, "posterior", row) for row in rows])
         prior = torch.arange(len(views)) >= self.batch
-        masks = torch.stack([view.mask() for view in views]) if self.dataset.settings.masks else None
         device = self.model.device
         return Batch(
             latents=latents,
             prompts=[view.prompt for view in views],
             prior=prior.to(device),
             weights=torch.tensor([view.example.weight for view in views], device=device),
-            masks=None if masks is None else interpolate(masks, latents.shape[-2:], mode="area").to(device),
+            masks=self.masks(views, latents.shape[-2:]),
             ids=[view.example.id for view in views],
             generator=draws.generator(digest(self.seed, position, "noise"), self.share),
         )
+
+    def masks(self, views: Sequence[View], size: torch.Size) -> Tensor | None:
+        """Where to learn, `[B, 1, h, w]` at latent size on the device; None: everywhere."""
+        settings = self.dataset.settings
+        if not (settings.masks or settings.zooms):
+            return None
+        masks = interpolate(torch.stack([view.mask() for view in views]), size, mode="area")
+        if settings.zooms:
+            masks = masks * cells(torch.stack([view.inside() for view in views]), size)
+        return masks.to(self.model.device)
 
     def fill(self) -> Iterator[tuple[int, int]]:
         """Encode everything that the cache can hold; yields (done, total). Nothing to do without a cache."""
@@ -104,7 +115,15 @@ class DataStream:
         flip = settings.flip and self.chance(position, "flip", row) < 0.5
         dropped = self.chance(position, "dropout", row) < settings.caption_dropout
         box = buckets.crop_box(example.size, bucket, place)
-        return View(example, settings, bucket, box, flip, "" if dropped else example.caption)
+        choice = int(self.chance(position, "zoom", row) * settings.zooms)
+        zoom = self.zooms(example, dataset, choice, choice + 1)[0]
+        return View(example, settings, bucket, box, flip, "" if dropped else zoom.words + example.caption, zoom)
+
+    def zooms(self, example: Example, dataset: Dataset, start: int, stop: int) -> list[Zoom]:
+        """The example's zooms of these numbers; class pictures, and all without zooms, fill their frame."""
+        if dataset is not self.dataset or not dataset.settings.zooms:
+            return [WHOLE]
+        return [draw(self.seed, example.id, number) for number in range(start, stop)]
 
     def chance(self, position: int, *purpose: object) -> float:
         """A number in 0..1 for one purpose in one batch."""
@@ -118,7 +137,8 @@ class DataStream:
         for dataset, example, bucket in rows:
             for flip in (False, True)[: 1 + dataset.settings.flip]:
                 box = buckets.crop_box(example.size, bucket)
-                yield View(example, dataset.settings, bucket, box, flip, example.caption)
+                for zoom in self.zooms(example, dataset, 0, dataset.settings.zooms):
+                    yield View(example, dataset.settings, bucket, box, flip, zoom.words + example.caption, zoom)
 
 
 def repeated(examples: Sequence[Example]) -> list[Example]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from studio.pipelines.cache import Cache, address
 from studio.pipelines.data_view import View
+from studio.pipelines.data_zoom import WHOLE
 
 
 class Encoder(Protocol):
@@ -38,6 +39,7 @@ class Latents:
         """The view's mean and std, through the cache where the view can come again."""
         if self.cache is None or not view.cacheable:
             return self.encode(view)
+        zoom = {} if view.zoom == WHOLE else {"zoom": [view.zoom.scale, view.zoom.at]}
         name = address(
             picture=view.example.content,
             background=view.settings.background,
@@ -45,6 +47,7 @@ class Latents:
             box=view.box,
             flip=view.flip,
             autoencoder=self.autoencoder,
+            **zoom,
         )
         return self.cache(name, lambda: self.encode(view))
 

@@ -20,6 +20,7 @@ from studio.pipelines.data_check import check_all
 from studio.pipelines.data_examples import PLACES, Example, Reader
 from studio.pipelines.data_image import SUFFIXES, one_line, shown
 from studio.pipelines.data_walk import Companion, Rejected
+from studio.pipelines.data_zoom import HEADS
 from studio.pipelines.errors import DataError
 from studio.pipelines.layouts import Listing
 from studio.pipelines.settings import Part
@@ -60,7 +61,8 @@ class Dataset:
     def captions(self) -> tuple[str, ...]:
         """Every text that training can ask for, once, in order."""
         dropped = ("",) if self.settings.caption_dropout else ()
-        return tuple(dict.fromkeys((*(e.caption for e in self.examples), *dropped)))
+        heads = HEADS if self.settings.zooms else ("",)
+        return tuple(dict.fromkeys((*(head + e.caption for e in self.examples for head in heads), *dropped)))
 
     @property
     def bases(self) -> dict[str, str]:
@@ -69,7 +71,8 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """sha256 over pictures, masks, captions and settings; the same wherever the folder lies."""
-        settings = self.settings.model_dump(mode="json", exclude={"folder"})
+        unused = {"folder"} if self.settings.zooms else {"folder", "zooms"}  # older runs know of no zooms
+        settings = self.settings.model_dump(mode="json", exclude=unused)
         lines = sorted(
             [e.content, e.mask_content, e.caption, e.bucket, e.repeats, e.weight, *filter(None, [e.said_base])]
             for e in self.examples
@@ -94,6 +97,15 @@ class Pictures(Part):
     class_word: Annotated[str, Field(description="What the subject is, in one noun, such as dog")] = ""
     caption_dropout: Annotated[float, Field(ge=0, le=1, description="Share of captions replaced by nothing")] = 0.0
     masks: Annotated[bool, Field(description="Train only where the mask files are white")] = False
+    zooms: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1000,
+            description="Sizes and places in its frame at which each picture is shown, as Custom Diffusion does, with "
+            "masks and captions to match (16 are many); 0: it fills its frame",
+        ),
+    ] = 0
     background: Annotated[str, Field(description="Colour behind transparent pictures, by name or #rrggbb")] = "white"
 
     @field_validator("background")
@@ -161,6 +173,8 @@ class Pictures(Part):
             yield f"for the repeats and words in {shown(name)!r}, give the folder that holds it"
         if self.masks and not any(example.mask for example in examples):
             yield "masks are asked for, but no picture has one"
+        if self.zooms and any(example.said_base for example in examples):
+            yield "zooms change captions: the caption's twin stands in for the base captions that the folder brings"
         filled, triggers = any(place in self.prompt for place in PLACES), {trigger for trigger, _ in words if trigger}
         if filled and any(not any(example.words) and example.source in FROM_PROMPT for example in examples):
             yield "no trigger and no class word: nothing in the prompt calls the subject; give one (--class-word dog)"

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from studio.pipelines import buckets
 from studio.pipelines.buckets import Box, Size
 from studio.pipelines.data_image import decode, read_bytes, rgb, shown
 from studio.pipelines.data_pictures import Example, Pictures
+from studio.pipelines.data_zoom import WHOLE, Zoom
 from studio.pipelines.errors import DataError
 
 
 @dataclass(frozen=True)
 class View:
-    """One example as a batch shows it: its size, which part of it, mirrored or not, with which prompt."""
+    """One example as a batch shows it: its size, which part of it, mirrored or not, with which prompt, how near."""
 
     example: Example
     settings: Pictures
@@ -26,6 +26,7 @@ class View:
     box: Box
     flip: bool
     prompt: str
+    zoom: Zoom = WHOLE
 
     @property
     def cacheable(self) -> bool:
@@ -36,7 +37,7 @@ class View:
         """The picture, `[3, H, W]` in -1..1. DataError where the file is no longer what it was."""
         data = unchanged(self.example.path, self.example.content)
         image = rgb(decode(data), self.settings.background)
-        return self.mirrored(buckets.fit(image, self.bucket, self.box)) * 2 - 1
+        return self.mirrored(self.zoom.fit(image, self.bucket, self.box, 0.5)) * 2 - 1
 
     def mask(self) -> Tensor:
         """Where to learn, `[1, H, W]` in 0..1; ones without a mask."""
@@ -46,7 +47,11 @@ class View:
         across, down = (mask / picture for mask, picture in zip(image.size, self.example.size, strict=True))
         left, top, right, bottom = self.box
         box = left * across, top * down, min(right * across, image.width), min(bottom * down, image.height)
-        return self.mirrored(buckets.fit(image, self.bucket, box))
+        return self.mirrored(self.zoom.fit(image, self.bucket, box, 0.0))
+
+    def inside(self) -> Tensor:
+        """1 where the picture is and 0 where its zoom leaves grey, `[1, H, W]`."""
+        return self.mirrored(self.zoom.inside(self.bucket))
 
     def mirrored(self, values: Tensor) -> Tensor:
         return values.flip(-1) if self.flip else values

@@ -188,8 +188,9 @@ class About:
     """What a scorer's number is. Only numbers of one `group` may stand in one column or be subtracted.
 
     encoder: id and revision, "" where there is none; preprocessing: what happens to a picture before it; better: which
-    way is good; per: whether a row's value is its picture's own, the same for all pictures of its prompt, or the same
-    for the whole set; needs: what must be given beside the pictures; unit: "" for a plain number.
+    way is good; per: whether a row's value is its picture's own, made of all pictures of its prompt, or the same for
+    the whole set; needs: what must be given beside the pictures; unit: "" for a plain number; bounds: least and
+    greatest value there can be, (0, 1) for shares, an infinite end where there is none, None where nothing is known.
     """
 
     name: str
@@ -200,6 +201,7 @@ class About:
     per: Literal["picture", "prompt", "set"] = "picture"
     needs: tuple[Literal["prompts", "references", "masks"], ...] = ()
     unit: str = ""
+    bounds: tuple[float, float] | None = None
 
 
 class Scorer(Protocol):

@@ -1,7 +1,8 @@
 """Is the recommended checkpoint the best one? Runs on embedded subjects, and the truth about each of their checkpoints.
 
-The truth: points (`studio.choice`) of exact attribute accuracy and identity by the judges, on many more pictures, of
-prompts in other words and with other seeds. `python -m studio.bench_choice --help` names what can be varied.
+The truth: exact attribute accuracy + identity by the judges, in percentage points of each, on many more pictures, of
+prompts in other words and with other seeds; and the same as points (`studio.choice`), which weigh what the base model
+reaches by itself. `python -m studio.bench_choice --help` names what can be varied.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from studio.store import Run
 from studio.train import train
 
 FIRST_SEED = 5000
-NEAR = 2.0  # points
+NEAR = 2.0
+SUM, POINTS = "attribute accuracy + identity", "points"
 FILE = "truth.json"
 PROMPTS = (
     "a {subject} in front of a blue wall",
@@ -73,10 +75,10 @@ class Bench:
     prompts: int = len(PROMPTS)
     """How many of the prompts the truth has."""
     each: int = 2
-    """Pictures per prompt that the studio scores each checkpoint with."""
-    final: int = 4
+    """Pictures per prompt that the studio scores each checkpoint with; there are 8 prompts."""
+    final: int = 2
     """Pictures per prompt that it decides with."""
-    sampler_steps: int = 20
+    sampler_steps: int = 12
     """Steps of every picture's sampler."""
     out: Path = Path("build/bench/choice")
     """Where the runs are kept."""
@@ -84,30 +86,30 @@ class Bench:
 
 @dataclass(frozen=True)
 class Found:
-    """One run: what was recommended, and how good its checkpoints truly are. ours, true: points by checkpoint."""
+    """One run: what was recommended, and how good its checkpoints truly are.
+
+    ours: our points by checkpoint; true: by kind of truth, the same; taken: the recommended strength's, by kind.
+    """
 
     run: str
     step: int
     strength: float
     steps: list[int]
     ours: Array
-    true: Array
-    taken: float
+    true: dict[str, Array]
+    taken: dict[str, float]
 
-    @property
-    def regret(self) -> float:
-        """Points between the best checkpoint and the recommended one, both at strength 1."""
-        return float(self.true.max() - self.true[self.steps.index(self.step)])
+    def regret(self, kind: str) -> float:
+        """How far the recommended checkpoint is below the best one, both at strength 1."""
+        return float(self.true[kind].max() - self.true[kind][self.steps.index(self.step)])
 
-    @property
-    def regret_taken(self) -> float:
+    def regret_taken(self, kind: str) -> float:
         """The same, with the recommended strength."""
-        return float(self.true.max() - self.taken)
+        return float(self.true[kind].max() - self.taken[kind])
 
-    @property
-    def correlation(self) -> float:
-        """Spearman's, of our points and the true ones."""
-        return spearman(self.ours, self.true)
+    def correlation(self, kind: str) -> float:
+        """Spearman's, of our points and the truth."""
+        return spearman(self.ours, self.true[kind])
 
 
 def run(bench: Bench, console: Console) -> list[Found]:
@@ -144,10 +146,12 @@ def compare(run: Run, bench: Bench, console: Console) -> Found:
     ours = {row["step"]: row["points"] for row in known.table if row["strength"] == 1}
     truth = measure(run, bench, (step, strength), console)
     everything = Ranking([marks for marks in truth.marks.values() if marks.step], truth.scale, bench.prompts)
-    points = {marks.order: float(everything.means["points"][one]) for one, marks in enumerate(everything.marks)}
+    means, orders = everything.means, [marks.order for marks in everything.marks]
+    worth = {SUM: 100 * (means["identity"] + means["prompt"]), POINTS: means["points"]}
     steps = sorted(ours)
-    true = np.array([points[step, 1.0] for step in steps])
-    return Found(run.name, step, strength, steps, np.array([ours[s] for s in steps]), true, points[step, strength])
+    true = {kind: np.array([values[orders.index((s, 1.0))] for s in steps]) for kind, values in worth.items()}
+    taken = {kind: float(values[orders.index((step, strength))]) for kind, values in worth.items()}
+    return Found(run.name, step, strength, steps, np.array([ours[s] for s in steps]), true, taken)
 
 
 def measure(run: Run, bench: Bench, picked: tuple[int, float], console: Console) -> Ledger:
@@ -201,38 +205,40 @@ def spearman(one: Array, other: Array) -> float:
 
 def words(found: Found) -> str:
     """One run in a line."""
-    true = ", ".join(f"{step}: {points:.1f}" for step, points in zip(found.steps, found.true, strict=True))
+    true = ", ".join(f"{step}: {worth:.1f}" for step, worth in zip(found.steps, found.true[SUM], strict=True))
     return (
-        f"{found.run}: recommended step {found.step}, {found.regret:.1f} points under the best; rank correlation "
-        f"{found.correlation:.2f}; at strength {found.strength:g} {found.taken:.1f} points; truth {true}"
+        f"{found.run}: recommended step {found.step}, {found.regret(SUM):.1f} under the best; rank correlation "
+        f"{found.correlation(SUM):.2f}; at strength {found.strength:g} {found.taken[SUM]:.1f}; truth {true}"
     )
 
 
 def report(found: Sequence[Found], console: Console) -> None:
-    """The table, and the two figures that count."""
-    table = Table("run", "recommended", "best", "points under the best", "strength", "points with it", "Spearman")
+    """The table, and the figures that count."""
+    table = Table("run", "recommended", "best", "under the best", "in points", "strength", "over the best", "Spearman")
     for one in found:
-        best = one.steps[int(one.true.argmax())]
+        best = one.steps[int(one.true[SUM].argmax())]
         table.add_row(
-            one.run, str(one.step), str(best), f"{one.regret:.1f}", f"{one.strength:g}", f"{one.taken:.1f}",
-            f"{one.correlation:.2f}",
+            one.run, str(one.step), str(best), f"{one.regret(SUM):.1f}", f"{one.regret(POINTS):.1f}",
+            f"{one.strength:g}", f"{-one.regret_taken(SUM):.1f}", f"{one.correlation(SUM):.2f}",
         )  # fmt: skip
     console.print(table)
-    sides = {
-        "the recommended checkpoint": [one.regret for one in found],
-        "it at the recommended strength": [one.regret_taken for one in found],
-        "the last checkpoint": [float(one.true.max() - one.true[-1]) for one in found],
-    }
-    for name, regrets in sides.items():
-        near = sum(regret <= NEAR for regret in regrets)
-        console.print(
-            f"{name}: within {NEAR:g} points of the best checkpoint in {near} of {len(found)} runs "
-            f"({near / len(found):.0%}); points under it: median {np.median(regrets):.1f}, most {max(regrets):.1f}"
-        )
-    ranks = np.array([one.correlation for one in found])
-    ranks = ranks[np.isfinite(ranks)]
-    if ranks.size:
-        console.print(f"rank correlation: median {np.median(ranks):.2f}, least {ranks.min():.2f}, n {ranks.size}")
+    for kind in (SUM, POINTS):
+        console.print(f"truth: {kind}")
+        sides = {
+            "the recommended checkpoint": [one.regret(kind) for one in found],
+            "it at the recommended strength": [one.regret_taken(kind) for one in found],
+            "the last checkpoint": [float(one.true[kind].max() - one.true[kind][-1]) for one in found],
+        }
+        for name, regrets in sides.items():
+            near = sum(regret <= NEAR for regret in regrets)
+            console.print(
+                f"{name}: within {NEAR:g} of the best checkpoint in {near} of {len(found)} runs "
+                f"({near / len(found):.0%}); under it: median {np.median(regrets):.1f}, most {max(regrets):.1f}"
+            )
+        ranks = np.array([one.correlation(kind) for one in found])
+        ranks = ranks[np.isfinite(ranks)]
+        if ranks.size:
+            console.print(f"rank correlation: median {np.median(ranks):.2f}, least {ranks.min():.2f}, n {ranks.size}")
 
 
 def main() -> None:

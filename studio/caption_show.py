@@ -91,7 +91,8 @@ def sentences(work: Captioning, rows: Iterable[Row]) -> Iterator[str]:
 
 
 def summary(work: Captioning, rows: Iterable[Row]) -> dict[str, object]:
-    """The same in numbers. backup: the zip of what was replaced, or None."""
+    """The same in numbers. backup: the zip of what was replaced, or None; captioner: who wrote, with its commit."""
     n: Counter[str] = Counter(row.state for row in rows)
     states = {state.replace(" ", "_"): n[state] for state in STYLES}
-    return {**states, "backup": None if work.backup is None else str(work.backup), "warnings": work.doubts}
+    backup = None if work.backup is None else str(work.backup)
+    return {**states, "backup": backup, "warnings": work.doubts, "captioner": getattr(work.captioner, "id", "")}

@@ -12,6 +12,11 @@ no other beats significantly, whose identity is not significantly lower than the
 than one standard error and less than one point lower; where none differs significantly from any other, all are near.
 Standard errors and 95 % intervals are those of paired differences, by a bootstrap over the prompts
 (`studio.evaluation.bootstrap`); drift is told and not decided on.
+
+Who takes part: every kept checkpoint at strength 1, and the leaders at other strengths too, all with equally many
+pictures. Points hardly tell candidates apart that trade a little identity for a lot of prompt accuracy, and a strength
+moves a candidate along that same trade. So the leaders are, first, the pick and the obedient one: of those on the
+Pareto front that no other beats significantly, the one with the highest prompt accuracy. The others follow by points.
 """
 
 from __future__ import annotations
@@ -200,10 +205,17 @@ class Ranking:
         """Whether `one` follows its prompts significantly worse than one before it."""
         return self.gap("prompt", before, one).low > SMALL
 
+    @property
+    def obedient(self) -> int:
+        """Of the front's members that no other beats significantly, the one that follows its prompts best."""
+        beaten, prompt = self.beaten(), self.means["prompt"]
+        some = [one for one in self.front() if one not in beaten] or [self.best]
+        return max(some, key=lambda one: (prompt[one], -one))
+
     def leaders(self, count: int) -> list[int]:
-        """The most promising ones: the pick, the best, then by points."""
+        """The most promising ones: the pick, the obedient one, then by points."""
         order = sorted(range(len(self.marks)), key=lambda one: (-self.means["points"][one], one))
-        return list(dict.fromkeys([self.pick(), self.best, *order]))[:count]
+        return list(dict.fromkeys([self.pick(), self.obedient, *order]))[:count]
 
     def front(self) -> list[int]:
         """Those that no other one beats in identity and prompt score both."""
@@ -220,4 +232,4 @@ class Ranking:
         numbers: dict[str, float] = {kind: float(values[one]) for kind, values in self.means.items()}
         numbers |= {"low": points.low, "high": points.high, "drift": marks.drift}
         told = {name: round(value, 4) if math.isfinite(value) else None for name, value in numbers.items()}
-        return {"step": marks.step, "strength": marks.strength, **told}
+        return {"step": marks.step, "strength": marks.strength, **told, "pictures": len(marks.identity)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,19 @@ class Ledger:
             self.marks = {order: marks for order, marks in self.marks.items() if order[0] != step}
             self.weights[step] = weights
 
-    def rank(self, *rankings: Ranking) -> None:
-        """Takes the candidates' worth into the table; a later ranking's numbers count."""
-        rows = {ranking.marks[one].order: ranking.row(one) for ranking in rankings for one in range(len(ranking.marks))}
-        self.table = [rows[order] for order in sorted(rows)]
+    def rank(self, ranking: Ranking) -> None:
+        """The candidates' worth as the table: numbers of equally many pictures, which `ranking` gives again."""
+        self.table = [ranking.row(one) for one in range(len(ranking.marks))]
+
+    def ranking(self) -> Ranking | None:
+        """The candidates of the table as they were ranked; None where there are none. Raises DataError as that does."""
+        rows = {(row["step"], row["strength"]): row.get("pictures", sys.maxsize) for row in self.table}
+        known = [self.marks[order] for order in rows if order in self.marks]
+        pictures = min((min(rows[marks.order], len(marks.identity)) for marks in known), default=0)
+        prompts = len(self.about.get("prompts", []))
+        if not pictures or not prompts:
+            return None
+        return Ranking([marks.first(pictures) for marks in known], self.scale, prompts, self.marks.get((0, 1.0)))
 
     def to_json(self) -> str:
         """As JSON text."""

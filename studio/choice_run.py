@@ -149,9 +149,9 @@ class Chooser:
         """Candidates of equally many pictures, beside the base model."""
         return Ranking(marks, self.ledger.scale, self.exam.prompts, self.ledger.marks[0, 1.0])
 
-    def keep(self, *rankings: Ranking) -> None:
+    def keep(self, ranking: Ranking) -> None:
         """Write choice.json."""
-        self.ledger.rank(*rankings)
+        self.ledger.rank(ranking)
         self.journal.patiently(lambda: self.run.write(NAME, self.ledger.to_json()))
 
     def mark(self, step: int) -> None:
@@ -162,22 +162,20 @@ class Chooser:
                 checkpoints.mark(path, checkpoints.BEST)
 
     def decide(self, last: int) -> Marks:
-        """Score what was not scored so far, try strengths, and name the recommended checkpoint and strength."""
+        """Score all with the final number of pictures, try strengths of the leaders, and name the recommended one."""
         self.ledger.forget(last, digest(self.session.adapter.state_dict()))
-        kept, known = usable(self.run.checkpoints), self.exam.prompts * self.choice.seeds
+        kept, seeds = usable(self.run.checkpoints), max(self.choice.seeds, self.choice.final_seeds)
+        base, found = self.base(seeds), []
         for step in sorted({*kept, last}):
-            if self.ledger.get(step, 1.0, known) is None:
-                with self.weights(step, last, kept):
-                    self.measure(step, 1.0, self.choice.seeds)
-        seeds = max(self.choice.seeds, self.choice.final_seeds)
-        base = self.base(seeds)
-        curve, leading = self.curve(last), []
+            with self.weights(step, last, kept):
+                found.append(self.measure(step, 1.0, seeds))
+        curve = self.ranking(found)
         others = self.choice.strengths if getattr(self.session.adapter, "holds_strength", True) else ()
         for one in curve.leaders(self.choice.leaders):
             step = curve.marks[one].step
             with self.weights(step, last, kept):
-                leading += [self.measure(step, x, seeds) for x in sorted({1.0, *others})]
-        final = self.ranking(leading)
+                found += [self.measure(step, x, seeds) for x in sorted({*others} - {1.0})]
+        final = self.ranking(found)
         self.tell(curve, final, base)
         return final.marks[final.pick()]
 
@@ -186,9 +184,9 @@ class Chooser:
         one, about = final.pick(), Ranking([base], self.ledger.scale).means
         reason = choice_words.reason(curve, final)
         self.ledger.picked = {**final.row(one), "reason": reason, "exported": self.choice.pick}
-        self.keep(curve, final)
+        self.keep(final)
         known, path = (float(about["identity"][0]), float(about["prompt"][0])), self.run.folder / PLOT
-        self.journal.patiently(lambda: choice_plot.plot(curve, final, known, self.run.name, path))
+        self.journal.patiently(lambda: choice_plot.plot(final, known, self.run.name, path))
         self.journal("choice", message=f"recommended: {reason}", path=PLOT, data=final.row(one))
         self.mark(final.marks[one].step)
 

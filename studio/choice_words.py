@@ -6,11 +6,12 @@ from studio.choice import Gap, Marks, Ranking
 
 
 def reason(curve: Ranking, final: Ranking) -> str:
-    """curve: all checkpoints at full strength; final: the leading ones at several strengths, which was decided on."""
+    """curve: all checkpoints at strength 1; final: these and the leaders' other strengths, which was decided on."""
     one = final.pick()
     picked = final.marks[one]
     here = next(number for number, marks in enumerate(curve.marks) if marks.step == picked.step)
-    said = [text for text in (after(curve, here), before(curve, here), strengths(final, one)) if text]
+    parts = (after(curve, here), before(curve, here), strengths(final, one), exchange(final, one))
+    said = [text for text in parts if text]
     return f"{picked.label}: {'; '.join(said) or 'the only one'}"
 
 
@@ -20,7 +21,8 @@ def after(curve: Ranking, here: int) -> str:
     if here == last:
         return "the last checkpoint"
     identity, prompt = curve.gap("identity", last, here), curve.gap("prompt", last, here)
-    grows = f"identity {'no longer rises' if not rises(identity) else 'still rises'} ({number(identity)})"
+    course = "still rises" if rises(identity) else "falls" if identity.clear else "no longer rises"
+    grows = f"identity {course} ({number(identity)})"
     if not prompt.clear or points(prompt) == "unchanged":
         return f"{grows}, prompt accuracy holds after it ({points(prompt)})"
     return f"{grows}, prompt accuracy {'rises' if rises(prompt) else 'falls'} {points(prompt).lstrip('+-')} after it"
@@ -52,6 +54,15 @@ def strengths(final: Ranking, one: int) -> str:
     nearest = max(weaker)
     identity, prompt = (final.gap(kind, same[nearest], one) for kind in ("identity", "prompt"))
     return f"at strength {nearest:g} identity {number(identity)}, prompt accuracy {points(prompt)}"
+
+
+def exchange(final: Ranking, one: int) -> str:
+    """What the identity costs in prompt accuracy: beside the candidate that follows its prompts best."""
+    other = final.obedient
+    identity, prompt = (final.gap(kind, other, one) for kind in ("identity", "prompt"))
+    if identity.mean >= 0 or prompt.mean <= 0 or points(prompt) == "unchanged":
+        return ""
+    return f"{final.marks[other].label} instead: identity {number(identity)}, prompt accuracy {points(prompt)}"
 
 
 def rises(gap: Gap) -> bool:

@@ -26,7 +26,7 @@ def given(config: RunConfig, model: Backbone, dataset: Dataset) -> Dataset | Non
 
 def read(config: RunConfig, model: Backbone, dataset: Dataset, folder: Path) -> Dataset:
     """A folder of them, read as the run's own pictures are, with their prompt and without masks."""
-    update = {"folder": folder, "prompt": prompt(config, dataset), "masks": False}
+    update = {"folder": folder, "prompt": prompt(config, dataset), "masks": False, "zooms": 0}
     return config.settings.data.model_copy(update=update).read(model)
 
 

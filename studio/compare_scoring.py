@@ -37,14 +37,15 @@ def parts(cells: Sequence[Cell], judging: Judging, folder: Path, alone: bool, li
 
 
 def part(name: str, group: Sequence[Cell], judging: Judging, out: Path | None, like: Task) -> Part:
-    """One process's share. out: None for the folder of the one cell's run."""
-    task = replace(like, name=name, words=words(group, judging, out), timeout=like.timeout * len(group))
-    return Part(task, out or group[0].run.folder / FOLDER, tuple(group))
+    """One process's share. out: None for a folder of its own beside the run's evaluations."""
+    place = out or group[0].run.folder / f"{FOLDER}-compare"
+    task = replace(like, name=name, words=words(group, judging, place), timeout=like.timeout * len(group))
+    return Part(task, place, tuple(group))
 
 
-def words(cells: Sequence[Cell], judging: Judging, out: Path | None) -> tuple[str, ...]:
-    """The command: what the config leaves empty is left to `studio evaluate`. out: None for a run's own folder."""
-    options: list[str] = ["--out", str(out)] if out is not None else []
+def words(cells: Sequence[Cell], judging: Judging, out: Path) -> tuple[str, ...]:
+    """The command: what the config leaves empty is left to `studio evaluate`."""
+    options: list[str] = ["--out", str(out)]
     for name in ("seeds", "steps", "guidance_scale", "kind"):
         options += [f"--{name.replace('_', '-')}", str(value)] if (value := getattr(judging, name)) else []
     for name in ("sets", "scorers"):

@@ -20,5 +20,5 @@ def pictures(config: RunConfig) -> int:
     more = max(choice.seeds, choice.final_seeds)
     candidates = 1 + ((settings.steps - 1) // settings.save_every if settings.save_every else 0)
     others = len({*choice.strengths} - {1.0})
-    leading = min(choice.leaders, candidates) * (more - choice.seeds + others * more)
-    return sum(len(group.prompts) for group in groups) * (more + candidates * choice.seeds + leading)
+    drawn = 1 + candidates + min(choice.leaders, candidates) * others  # the base model's too
+    return sum(len(group.prompts) for group in groups) * drawn * more

@@ -69,7 +69,7 @@ def disk(config: RunConfig, model: Backbone, weights: Weights) -> dict[str, int]
     channels, height, width = model.latent_shape(side, side)
     moments = 2 * 4 * channels * height * width
     made = config.settings.prior.images if makes_class_pictures(config) else 0  # type: ignore[attr-defined]
-    entries = (pictures(config) + made) * (1 + settings.data.flip)
+    entries = (pictures(config) * max(1, settings.data.zooms) + made) * (1 + settings.data.flip)
     checkpoint = weights.adapter + weights.optimizer + weights.ema + HEADERS
     drawn = int(BYTES_PER_PIXEL * model.pixels**2)
     return {

@@ -176,7 +176,7 @@ class Always:
         own = self.rehearsal
         settings, rows, device = own.config.settings, own.rows, own.device
         shape = own.twin.latent_shape(own.side, own.side)
-        masks = torch.ones(rows, 1, *shape[1:], device=device) if settings.data.masks else None
+        masks = torch.ones(rows, 1, *shape[1:], device=device) if settings.data.masks or settings.data.zooms else None
         return Batch(
             latents=torch.zeros(rows, *shape, device=device),
             prompts=["a"] * rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 MOST = 2**20  # bytes of a config
+UNCLOSED = re.compile(r"Unexpected (?:character: '\\x00'|end of file) (at line \d+).*")  # tomlkit's words for it
 
 
 def parse(text: str, where: str) -> tomlkit.TOMLDocument:
@@ -31,6 +33,7 @@ def parse(text: str, where: str) -> tomlkit.TOMLDocument:
         raise UsageError(f"{where}: not TOML (too deeply nested)") from None
     except Exception as error:  # besides TOMLKitError: what tomlkit's parser trips over in hostile text
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = UNCLOSED.sub(r"it ends inside a list, a table or a string that is not closed, \1", reason)
         raise UsageError(f"{where}: not TOML ({reason})") from None
     return found
 

@@ -265,6 +265,7 @@ def test_the_command_captions_the_embedded_world_offline(folder: Path, capsys: p
     assert len(rows) == 8
     assert last["summary"] == {
         "written": 0, "planned": 4, "kept": 2, "left_out": 2, "backup": None, "warnings": [],
+        "captioner": "embedded judges",
     }  # fmt: skip
     assert content(folder) == before
     assert cli.run([*words, "--style", "comprehensive"]) == 0
@@ -300,5 +301,6 @@ def test_a_mistake_is_one_line(line: str, code: int, said: str, folder: Path, ca
     assert cli.run(["caption", *(places.get(word, word) for word in line.split())]) == code
     err = capsys.readouterr().err.strip().splitlines()
     assert said in err[-1]
+    assert "--data" not in err[-1]  # which this command does not have
     assert err[-1].startswith("studio: error: ")
     assert content(folder) == before

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from studio import bench_choice, checkpoints, choice_file, choice_words, export, plan_choice
+from studio import bench_choice, checkpoints, choice_file, choice_plot, choice_words, export, plan_choice
 from studio.bench_choice import spearman
 from studio.choice import Gap, Marks, Ranking, Scale
 from studio.choice_exam import CLASS, held_out
@@ -179,6 +179,50 @@ def test_nothing_beats_a_member_of_the_front_in_both():
         assert (one in front) != beaten
 
 
+@pytest.mark.parametrize("number", range(12))
+def test_who_follows_prompts_best_of_those_that_nothing_beats_is_tried_at_every_strength(number: int):
+    ranking = ranked(*course(number), *course(number + 50))
+    prompt, beaten = ranking.means["prompt"], ranking.beaten()
+    leaders = ranking.leaders(2)
+    assert ranking.pick() in leaders
+    assert ranking.obedient in leaders
+    assert ranking.obedient in ranking.front()
+    assert ranking.obedient not in beaten
+    assert all(prompt[one] <= prompt[ranking.obedient] for one in ranking.front() if one not in beaten)
+    assert len(ranking.leaders(4)) == 4
+
+
+def test_the_reason_says_what_the_identity_costs_in_prompt_accuracy():
+    wave, noise = np.linspace(-0.02, 0.02, PICTURES), 0.1 * np.sin(np.arange(PICTURES) * 2.4)
+    final = ranked(marks(50, 0.5, 1), marks(100, 0.8 + wave, 0.94 - wave), marks(200, 0.85 + noise, 0.90 - wave))
+    assert [final.marks[one].step for one in (final.pick(), final.obedient)] == [200, 100]
+    identity = final.gap("identity", 1, 2)
+    said = choice_words.reason(final, final)
+    assert said.endswith(f"step 100 instead: identity {choice_words.number(identity)}, prompt accuracy +4 points")
+    assert identity.mean < 0
+    assert "instead" not in choice_words.reason(ranked(final.marks[1]), ranked(final.marks[1]))
+
+
+def test_the_plot_shows_each_candidate_once_and_nothing_above_its_front():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    given = course(3)
+    weaker = [replace(one, strength=0.6) for one in course(4)[:3]]
+    final = ranked(*given, *weaker)
+    choice_plot.draw(axes, final, (0.4, 1.0))
+    named: dict[str, Any] = {
+        artist.get_gid(): artist for artist in (*axes.collections, *axes.lines) if artist.get_gid()
+    }
+    shown = np.concatenate([named[name].get_offsets() for name in ("checkpoints", "others")])
+    every = np.stack([final.means["prompt"] * 100, final.means["identity"]], -1)
+    assert sorted(map(tuple, shown.tolist())) == sorted(map(tuple, every.tolist()))
+    front = np.asarray(named["front"].get_xydata())
+    for one in every:
+        assert (front == one).all(1).any() or (front >= one).all(1).any()
+    assert not any((every >= one).all(1).sum() > 1 for one in front)
+
+
 def test_the_reason_says_what_the_numbers_say():
     wave = np.linspace(-0.1, 0.1, PICTURES)
     given = [marks(200, 0.6 + wave, 0.95), marks(400, 0.8 + wave, 0.94)]
@@ -189,6 +233,8 @@ def test_the_reason_says_what_the_numbers_say():
     assert said.startswith("step 400: identity no longer rises (+0.00")
     assert "within noise), prompt accuracy falls 6 points after it; identity +0.200" in said
     assert said.endswith("at strength 0.6 identity -0.100, prompt accuracy unchanged")
+    fallen = ranked(given[1], marks(500, 0.7 + wave, 0.94))
+    assert choice_words.reason(fallen, fallen).startswith("step 400: identity falls (-0.100), prompt accuracy holds")
     assert "step 500: the last checkpoint" in choice_words.reason(ranked(given[2]), ranked(given[2]))
 
 
@@ -220,6 +266,7 @@ def test_the_file_gives_back_what_was_written_and_a_damaged_one_nothing(tmp_path
     file = tmp_path / choice_file.NAME
     file.write_text(one.to_json())
     assert Ledger.read(file).to_json() == one.to_json()
+    assert one.ranking() is None
     one.forget(3, "a")
     assert one.get(3, 0.6, 1) is not None
     one.forget(3, "b")
@@ -297,7 +344,16 @@ def test_every_checkpoint_is_scored_and_the_recommended_one_is_marked(scored: Pa
     with Image.open(scored / "choice.png") as plot:
         assert plot.width > 500
     pictures = list((scored / "choice" / "pictures").rglob("*.png"))
-    assert len(pictures) == 10 * (2 + 3 + 2 * (2 * 2 - 1)) == plan_choice.pictures(Run(scored).config())
+    assert len(pictures) == 10 * 2 * (1 + 3 + 2) == plan_choice.pictures(Run(scored).config())
+
+
+def test_all_candidates_are_told_by_equally_many_pictures_and_the_table_can_be_ranked_again(scored: Path):
+    ledger = Ledger.read(scored / choice_file.NAME)
+    assert {row["pictures"] for row in ledger.table} == {8 * 2}
+    again = ledger.ranking()
+    assert again is not None
+    assert [again.row(one) for one in range(len(again.marks))] == ledger.table
+    assert again.marks[again.pick()].order == (ledger.picked["step"], ledger.picked["strength"])
 
 
 @pytest.mark.parametrize("step", [3, runs.STEPS])

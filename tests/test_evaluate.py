@@ -19,7 +19,7 @@ from studio.evaluation.records import Evaluation
 from studio.events import Event
 from studio.pipelines import assets, backbone
 from studio.pipelines.adapters import files, lora
-from studio.pipelines.errors import DataError, UsageError
+from studio.pipelines.errors import DataError
 from studio.train import train
 from tests.runs import config, pictures
 
@@ -61,16 +61,15 @@ def test_it_leaves_everything_a_person_needs(run: Path, found: Evaluation):
     assert read.config["trainer"] == "dreambooth"
 
 
-def test_the_base_model_tells_at_one_seed_how_near_chance_comes(found: Evaluation):
-    base, mine = (found.score("copy-similarity", label) for label in ("base", "one"))
-    assert base is not None
-    assert mine is not None
-    assert {found.pictures[index].seed for index in base.pictures} == {1000}
-    assert {found.pictures[index].seed for index in mine.pictures} == {1000, 1001}
-    theirs = dict(zip((found.pictures[i].template for i in base.pictures), base.values, strict=True))
-    rows = zip(mine.pictures, mine.values, strict=True)
-    gaps = [value - theirs[found.pictures[i].template] for i, value in rows if found.pictures[i].seed == 1000]
-    assert mine.change == pytest.approx(sum(gaps) / len(gaps))
+def test_what_is_printed_adds_up(found: Evaluation):
+    several = [score for score in found.scores if score.base is not None]
+    assert {"copy-similarity", "copies", "identity", "diversity"} <= {score.about.name for score in several}
+    for score in several:
+        assert score.base is not None
+        assert score.change == pytest.approx(score.value - score.base, abs=1e-6)
+        other = found.score(score.about.name, "base", score.set)
+        assert other is not None
+        assert score.base == other.value
     assert len([pair for pair in found.pairs if found.pictures[pair.picture].source == "one"]) == 8
 
 
@@ -210,13 +209,6 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert not out.exists()
 
 
-def test_nobodys_readme_is_written_over(run: Path, tmp_path: Path):
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UsageError, match="README.md"):
-        evaluate(["one"], request(run, out=tmp_path))
-    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
-
-
 def test_what_is_no_run_is_said(run: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.run(["evaluate", "ones", "--runs", str(run.parent)]) == 2
     assert "did you mean 'one'" in capsys.readouterr().err
@@ -224,13 +216,16 @@ def test_what_is_no_run_is_said(run: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.run(["evaluate", "base", "--runs", str(run.parent)]) == 2
 
 
-def test_a_bare_file_needs_references_and_words(run: Path, tmp_path: Path):
+def test_a_bare_file_needs_references_only_for_what_they_are_asked_for(run: Path, tmp_path: Path):
     file = tmp_path / "alone.safetensors"
     file.write_bytes((run / "adapter.safetensors").read_bytes())
     wanted = request(run, out=tmp_path / "out", sets=("class",))
     with pytest.raises(DataError, match="--references"):
         evaluate([str(file)], wanted)
-    assert evaluate([str(file)], replace(wanted, scorers=("jpeg",))).scores
+    usual = evaluate([str(file)], replace(wanted, scorers=()))
+    assert {"diversity", "drift", "jpeg size"} <= {score.about.name for score in usual.scores}
+    assert usual.score("identity", "alone", "class") is None
+    assert [note for note in usual.notes if "alone: no identity without pictures" in note and "--references" in note]
     one = Image.open(run.parent.parent / "data/0.png")
     (tmp_path / "near").mkdir()
     one.save(tmp_path / "near/copy.png")

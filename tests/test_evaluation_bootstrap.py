@@ -86,3 +86,37 @@ def test_the_order_of_the_pictures_and_the_call_change_nothing():
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (5, 2.571), (6, 2.447), (10, 2.228), (30, 2.042)])
 def test_students_quantiles(freedom: int, quantile: float):
     assert bootstrap.student(freedom) == pytest.approx(quantile, abs=2e-3)
+
+
+def test_a_ratio_is_as_uncertain_as_both_its_means():
+    above, below = sample(8, 4, 0.1, 0.1, 1), sample(8, 4, 0.1, 0.1, 2)
+    top, bottom = [0.3 + value for value in above[0]], [1 + value for value in below[0]]
+    whole = bootstrap.ratio(top, above[1], bottom, below[1])
+    known = bootstrap.ratio(top, above[1], [1.0] * 32, below[1])
+    assert whole.value == pytest.approx(sum(top) / sum(bottom))
+    assert whole.low < whole.value < whole.high
+    assert known == pytest.approx(interval(top, above[1]), abs=1e-9)  # by a sure number it is the mean's own
+    surer = bootstrap.ratio([0.3] * 32, above[1], bottom, below[1])
+    assert surer.low < surer.value < surer.high
+    assert whole.high - whole.low > max(known.high - known.low, surer.high - surer.low)
+
+
+def test_a_ratio_by_what_may_be_nothing_has_no_interval():
+    above, below = sample(8, 4, 0.1, 0.1, 1), sample(8, 4, 1, 1, 2)
+    assert math.isnan(bootstrap.ratio(*above, [0.1 + value for value in below[0]], below[1]).high)
+    assert math.isnan(bootstrap.ratio(*above, [1.0], [0]).low)
+
+
+def test_ratios_cover_the_truth_as_often_as_they_say():
+    count = 200
+    seen = []
+    for number in range(count):
+        above, below = sample(12, 2, 0.2, 0.2, 2 * number), sample(12, 2, 0.2, 0.2, 2 * number + 1)
+        top, bottom = [0.5 + value for value in above[0]], [1 + value for value in below[0]]
+        seen.append(bootstrap.ratio(top, above[1], bottom, below[1]))
+    assert 0.90 <= sum(one.low <= 0.5 <= one.high for one in seen) / count <= 0.99
+
+
+def test_pictures_of_one_prompt_that_depend_on_each_other_are_not_drawn():
+    assert math.isnan(interval([0.4, 0.4], ["a", "a"], seeds=False).low)
+    assert interval([0.4, 0.2], ["a", "b"], seeds=False) == interval([0.4, 0.2], ["a", "b"])

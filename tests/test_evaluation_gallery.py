@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.evaluation.gallery import Drawn, Gallery, How, read
+from studio.evaluation.gallery import Drawn, Gallery, How, read, unread
 from studio.evaluation.records import Source
 from studio.evaluation.sets import PromptSet, wanted
 from studio.pipelines import backbone
@@ -166,3 +166,13 @@ def test_a_batch_that_does_not_fit_is_halved(model: Backbone, monkeypatch: pytes
     found = drawn(gallery(model, batch=6))
     assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
     assert (found.batch(range(6)) - whole.batch(range(6))).abs().max() <= 1 / 255 + 1e-6
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "the end of a prompt is"), (3, "the end of 3 prompts is")])
+def test_prompts_that_are_not_read_to_their_end_are_told_shortly(model: Backbone, count: int, said: str):
+    prompts = [" ".join(f"word{n}" for n in range(number, 900)) for number in range(count)]
+    note = next(unread(model, "toy", [*prompts, "a dog"]))
+    assert said in note
+    assert "..." in note
+    assert len(note) < 200
+    assert not list(unread(model, "toy", ["a dog"]))

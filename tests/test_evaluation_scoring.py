@@ -15,7 +15,7 @@ from torch import Tensor
 
 from studio.evaluation import bootstrap, scoring
 from studio.evaluation.gallery import Drawn
-from studio.evaluation.measuring import Measured, assemble, judge, within
+from studio.evaluation.measuring import Measured, assemble, interval, judge
 from studio.evaluation.panel import Panel, panel
 from studio.evaluation.records import Made, Source
 from studio.evaluation.references import Material, gather
@@ -28,6 +28,7 @@ SETS = [
     PromptSet(name="class", prompts=("a {subject}", "a tall {subject}"), trigger=False),
 ]
 SEEDS = [1, 2, 3]
+SHARE = (0.0, 1.0)
 BASE, MINE = Source("base", "toy", class_word="dog"), Source("mine", "toy", "a.safetensors", 1, 0, "sks", "dog")
 
 
@@ -37,9 +38,14 @@ class Brightness:
     differentiable = False
 
     def __init__(
-        self, name: str = "brightness", per: str = "picture", breaks: int = 99, needs: Sequence[str] = ()
+        self,
+        name: str = "brightness",
+        per: str = "picture",
+        breaks: int = 99,
+        needs: Sequence[str] = (),
+        bounds: tuple[float, float] | None = None,
     ) -> None:
-        self.about = About(name, "", "", f"{name}: mean", per=per, needs=tuple(needs))  # type: ignore[arg-type]
+        self.about = About(name, "", "", f"{name}: mean", per=per, needs=tuple(needs), bounds=bounds)  # type: ignore[arg-type]
         self.calls: list[list[str]] = []
         self.breaks = breaks
 
@@ -261,9 +267,110 @@ def test_measured_without_a_base_has_no_change():
     assert bootstrap.interval(score.values, [made.template for made in one.drawn.made[:60]]).value == score.value
 
 
-@pytest.mark.parametrize(("values", "inside"), [((1.0, 1.0, 0.0, 1.0), True), ((3.0, 1.0, 0.0, 9.0), False)])
-def test_the_interval_of_shares_stays_among_shares(values: tuple[float, ...], inside: bool):
-    seen = bootstrap.interval(values, range(4))
-    low, high = within(seen, values)
-    assert seen.high > 1
-    assert ((low, high) == (max(0.0, seen.low), 1.0)) if inside else ((low, high) == (seen.low, seen.high))
+def about(bounds: tuple[float, float] | None = None, per: str = "picture") -> About:
+    return About("some", "", "", "some", per=per, bounds=bounds)  # type: ignore[arg-type]
+
+
+def test_an_interval_stays_within_its_bounds_and_only_there():
+    values, prompts = (1.0, 1.0, 0.0, 1.0), range(4)
+    free = interval(about(), values, prompts, None)
+    assert free == bootstrap.interval(values, prompts)  # that values lie in 0..1 by chance is no bound
+    assert free.high > 1
+    held = interval(about(SHARE), values, prompts, SHARE)
+    assert held == free._replace(low=max(0.0, free.low), high=1.0)
+    few = interval(about((1.0, math.inf)), (1.0, 1.1, 3.0), range(3), (1.0, math.inf))
+    assert few.low == 1.0
+    assert few.high > 3
+    above = interval(about((-1.0, 1.0)), (1.0000001, 1.0000001), (0, 1), (-1.0, 1.0))
+    assert above.low <= above.value <= above.high
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_few_equal_shares_are_no_certainty(value: float):
+    widths = []
+    for prompts in (2, 6, 40):
+        seen = interval(about(SHARE), [value] * 4 * prompts, [n // 4 for n in range(4 * prompts)], SHARE)
+        assert 0 <= seen.low <= value <= seen.high <= 1
+        widths.append(seen.high - seen.low)
+        if value == 0:
+            assert (1 - seen.high) ** prompts == pytest.approx(0.05)  # so often nothing is seen of such a share
+    assert widths[0] > widths[1] > widths[2] > 0
+    assert interval(about((0.0, 2.0)), [value] * 8, range(8), (0.0, 2.0)).high == value  # no share: a measured constant
+
+
+def test_a_difference_of_shares_is_certain_only_between_equal_pictures():
+    class Nothing(Brightness):
+        def __call__(
+            self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None
+        ) -> Tensor:
+            return torch.zeros(len(images))
+
+    base, other = drawn(BASE, 0), drawn(MINE, 1)
+    ends = []
+    for mine in (replace(drawn(MINE, 0), pictures=base.pictures), other):
+        found = assemble(judge([base, mine], Panel([Nothing("flag", bounds=SHARE)]), Material()))
+        score = found.score("flag", "mine", "recontext")
+        assert score is not None
+        assert (score.value, score.change) == (0.0, 0.0)
+        assert score.change_high is not None
+        assert score.change_low == -score.change_high
+        ends.append(score.change_high)
+    assert ends[0] == 0
+    assert 0 < ends[1] < 0.2
+
+
+def test_one_prompt_says_nothing_of_a_number_that_is_made_of_all_its_pictures():
+    alone = [PromptSet(name="recontext", prompts=("a {subject}",))]
+    rows = wanted(alone, [1, 2], "sks", "dog")
+    pictures = list(drawn(MINE, 1).pictures[:2])
+    made = [Made("", "", one.set, one.template, one.prompt, one.plain, one.seed) for one in rows]
+    gallery = [Drawn(source, rows, made, pictures) for source in (BASE, MINE)]
+    gallery[1].pictures[0] = drawn(MINE, 2).pictures[0]
+    for per, known in (("picture", True), ("prompt", False)):
+        found = assemble(judge(gallery, Panel([Brightness(per=per)]), Material()))
+        score = found.score("brightness", "mine")
+        assert score is not None
+        assert score.change_low is not None
+        assert math.isfinite(score.low) == math.isfinite(score.change_low) == known
+
+
+def test_a_subject_without_references_costs_no_other_its_column():
+    seats, near = Panel([Brightness("near", needs=["references"]), Brightness()]), torch.zeros(3, 4, 4)
+    bare = judge([drawn(BASE, 0), drawn(MINE, 1)], seats, Material())
+    known = judge([drawn(BASE, 0), drawn(MINE, 1)], seats, Material(references=[near]))
+    assert {column.about.name for one in bare for column in one.columns} == {"brightness"}
+    assert {column.about.name for one in known for column in one.columns} == {"near", "brightness"}
+    assert not seats.notes
+
+
+class Angle:
+    """An image encoder whose feature turns with the brightness."""
+
+    id, preprocessing = "angle", "none"
+
+    def image_features(self, pictures: Sequence[Tensor]) -> Tensor:
+        turn = torch.stack([picture.mean() for picture in pictures]) * math.pi / 2
+        return torch.stack([turn.cos(), turn.sin()], -1)
+
+
+def test_the_leak_is_as_uncertain_as_what_the_trigger_adds():
+    base, mine = drawn(BASE, 0), drawn(MINE, 1)
+    base.pictures = dimmed(base, [4] * 66)
+    mine.pictures = dimmed(mine, [1] * 60 + [3] * 6)  # bright where the trigger calls, half way without it
+    found = assemble(judge([base, mine], Panel(eye=Angle()), Material(references=[torch.ones(3, 4, 4)])))
+    leak, bare = (found.score(name, "mine", "class") for name in ("leak", "leak-identity"))
+    identity = found.score("identity", "mine")
+    assert leak is not None
+    assert bare is not None
+    assert identity is not None
+    assert identity.change is not None
+    assert leak.value == pytest.approx(bare.value / identity.change, abs=1e-5)
+    assert leak.low < leak.value < leak.high
+    known = (bare.high - bare.low) / identity.change  # as if what the trigger adds were known
+    assert leak.high - leak.low > known
+    assert {score.source for score in found.scores if score.about.name == "leak"} == {"mine"}
+
+
+def dimmed(one: Drawn, by: Sequence[int]) -> list[Tensor | None]:
+    """The pictures with their values divided."""
+    return [picture // share if picture is not None else None for picture, share in zip(one.pictures, by, strict=True)]

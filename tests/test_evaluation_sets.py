@@ -63,7 +63,11 @@ def test_the_class_word_says_what_is_asked(word: str, kind: Kind):
     [
         ('[mine]\nprompt = ["a {subject}"]', "did you mean 'prompts'"),
         ('[mine]\nprompts = [{text = "a {subject}", plian = "x"}]', "did you mean 'plain'"),
-        ("[mine]\nprompts = []", "prompts"),
+        ("[mine]\nprompts = []", "prompts = []: there is no prompt in it"),
+        (
+            '[mine]\nprompts = ["a {subject}",',
+            "not TOML (it ends inside a list, a table or a string that is not closed, at",
+        ),
         ('[mine]\nprompts = ["a photo of a cat"]', "should say {subject}"),
         ('[mine]\nprompts = ["a {subject}"]\ntrigger = 3.5', "trigger"),
         ('mine = ["a {subject}"]', "should be a table"),

@@ -8,9 +8,11 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from rich.console import Console
 
 from studio.evaluation import table
+from studio.evaluation.homes import Home
 from studio.evaluation.progress import Counting
 from studio.evaluation.records import Evaluation, Made, Score, Source
 from studio.evaluation.targets import Target
@@ -71,7 +73,8 @@ def test_only_what_has_no_whole_is_told_by_set():
 
 def test_the_files_of_a_run_lead_to_its_pictures(tmp_path: Path):
     target = Target(MINE, tmp_path / "a.safetensors")
-    written = table.write_scores(evaluation(score("all", "a", "mine")), [target], tmp_path / "evaluation", tmp_path)
+    home = Home(tmp_path / "evaluation", tmp_path)
+    written = table.write_scores(evaluation(score("all", "a", "mine")), [target], home)
     assert written == [tmp_path / "scores.json"]
     kept = json.loads(written[0].read_text())["all"]
     assert kept["pictures"] == ["evaluation/pictures/mine/one-00-0.png", "evaluation/pictures/mine/one-00-1.png"]
@@ -93,3 +96,16 @@ def test_the_time_that_is_left_is_told():
     assert "3/8" in lines[-1]
     assert "0:50 left" in lines[-1]
     assert "draw" in counted("live")
+
+
+@pytest.mark.parametrize("wait", [20.0, 300.0])
+def test_the_first_picture_of_a_batch_is_no_speed(wait: float):
+    out = io.StringIO()
+    times = [0.0, *(wait + 0.2 * n for n in range(8)), *(2 * wait + 1.4 + 0.2 * n for n in range(2))]
+    with Counting("plain", out) as progress:
+        for done, time in enumerate(times):  # eight pictures come at once after a wait
+            progress(Event("draw", event="progress", fields={"done": done, "total": 80}, time=1e6 + time))
+    lines = [line for line in out.getvalue().splitlines() if " left" in line]
+    assert len(lines) == 1  # of the second batch: before it is there, nobody knows how long one takes
+    minutes, seconds = lines[0].split(" left")[0].split()[-1].split(":")
+    assert 60 * int(minutes) + int(seconds) == pytest.approx(71 / 8 * (wait + 1.4), abs=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -13,15 +14,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
-from studio.choice import Marks, Scale
+from studio.choice import Marks, Ranking, Scale
 from studio.choice_file import Ledger
-from studio.evaluation import model_card, page, page_private, page_words, plots
+from studio.commands.evaluate import Options
+from studio.commands.form import parse
+from studio.evaluate import Request
+from studio.evaluation import (
+    again,
+    model_card,
+    page,
+    page_checkpoints,
+    page_private,
+    page_tables,
+    page_verdict,
+    page_words,
+    plots,
+)
+from studio.evaluation.page_kinds import twins
 from studio.evaluation.page_pictures import Album
 from studio.evaluation.page_roles import cast, gain, headline, role, tone
 from studio.evaluation.records import Evaluation, Made, Pair, Score, Source
+from studio.pipelines.adapters import writing
 from studio.pipelines.protocols import About
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>```\n---\n| {{ 7 * 7 }}"
@@ -275,7 +292,7 @@ def test_nothing_of_the_machine_is_told(home: Path, monkeypatch: pytest.MonkeyPa
         for secret in (str(home.parent), str(home.parent.parent), "annasmith", "wedding", "hf_Planted", "Users"):
             assert secret not in text, (file.name, secret)
     assert front_matter(card)["base_model"] == "base.safetensors"
-    assert 'from_single_file("base.safetensors", ' in card.read_text("utf-8")
+    assert 'from_single_file("base.safetensors")' in card.read_text("utf-8")
 
 
 def test_pictures_go_without_what_is_written_in_them(home: Path):
@@ -309,7 +326,7 @@ def test_a_claim_needs_its_whole_interval_on_one_side(better: Any, change: tuple
     assert tone(one) == expected
     assert (gain(one) is None) == (expected == "")
     (found,) = page_words.facts(Evaluation(sources=[BASE, OURS], scores=[one]), cast(Evaluation(sources=[BASE, OURS])))
-    said = page_words.verdict([found])[1]
+    said = page_verdict.verdict([found])[1]
     assert said.startswith("It learned") == (expected == "better")
 
 
@@ -377,6 +394,7 @@ def test_what_a_run_chose_while_it_trained_is_shown_beside_its_evaluation(home: 
     ledger.about = {"judge": "judges", "prompts": ["a {subject} on ice", "a {subject} at sea"]}
     for step in (100, 200):
         ledger.put(Marks(step, 1.0, (0.5, 0.6, 0.5, step / 500), (1.0, 0.5, 1.0, 1.0), 0.01))
+        ledger.table.append({"step": step, "strength": 1.0})
         draw(home / "choice" / "pictures" / f"{step:06}-1" / "choice-00-500.png", step)
     ledger.picked = {"step": 100, "strength": 1.0, "reason": "step 100: the earliest of equals"}
     (home / "choice.json").write_text(ledger.to_json())
@@ -401,7 +419,7 @@ def test_a_path_keeps_its_last_part(text: str, expected: str | None):
 @pytest.mark.parametrize(
     ("model", "name", "licence"),
     [("stable-diffusion-v1-5/stable-diffusion-v1-5", None, "creativeml-openrail-m"), ("./models/sd15/", "sd15", None),
-     ("/srv/x/model.safetensors", "model.safetensors", None), ("embedded", "embedded", None),
+     ("/srv/x/model.safetensors", "model.safetensors", None), ("embedded", "embedded", "apache-2.0"),
      ("someone/unknown", None, None),
      ("black-forest-labs/FLUX.1-schnell", None, "apache-2.0"), ("C:\\m\\b.safetensors", "b.safetensors", None)],
 )  # fmt: skip
@@ -437,3 +455,215 @@ def test_colours_can_be_read_in_light_and_dark():
         for ground in ("paper", "card", "wash"):
             for ink in ("ink", "soft", "accent", "good", "bad"):
                 assert contrast(theme[ink], theme[ground]) >= 4.5, (ink, ground)
+
+
+def beside(name: str, change: float, wide: float = 0.01, n: int = 96, **more: Any) -> Score:
+    """A score with its change beside a base model at 0.5."""
+    about = About(name, "judges", "", f"{name}: x", **more)
+    ends = {"change": change, "change_low": change - wide, "change_high": change + wide}
+    value = 0.5 + change
+    return Score(about, "rex", "", value, value - 0.02, value + 0.02, n, base=0.5, **ends)
+
+
+def absolute(name: str, value: float, low: float) -> Score:
+    """A score without a base, as drift and leak are."""
+    return Score(About(name, "judges", "", f"{name}: x", "lower"), "rex", "class", value, low, 2 * value - low, 24)
+
+
+def words(*scores: Score) -> tuple[list[page_words.Fact], str, str, str]:
+    """Facts, tone, verdict and warning of some scores."""
+    found = Evaluation(sources=[BASE, OURS], scores=list(scores))
+    facts = page_words.facts(found, cast(found))
+    return facts, *page_verdict.verdict(facts), page_verdict.warning(facts)
+
+
+def test_the_summary_names_every_number_that_falls_and_praises_nothing_that_is_only_not_shown():
+    rises, unclear = beside("identity", 0.1), beside("prompt-accuracy", -0.047, 0.07)
+    falls = [beside("caption-recall", -0.27), beside("embedded-attributes", -0.29)]
+    facts, kind, verdict, _ = words(rises, unclear, *falls, beside("embedded-prompt", 0.005, 0.02))
+    assert kind == "mixed"
+    assert (
+        "prompt-accuracy is not shown to be worse, but caption-recall and embedded-attributes clearly fall" in verdict
+    )
+    assert "caption-recall \N{MINUS SIGN}0.270 and embedded-attributes \N{MINUS SIGN}0.290" in facts[1].sentence
+    assert "embedded-prompt" not in facts[1].sentence
+    for found in (words(rises, unclear), words(rises, unclear, *falls)):
+        assert not re.search("as well|and still does|good", " ".join([found[2], found[0][1].sentence]))
+    assert "is not shown to follow prompts worse" in words(rises, unclear)[2]
+
+
+@pytest.mark.parametrize(("wide", "n", "good"), [(0.01, 96, True), (0.01, 8, False), (0.03, 96, False)])
+def test_as_good_is_said_only_of_many_pictures_and_a_narrow_interval(wide: float, n: int, good: bool):
+    facts, _, verdict, _ = words(beside("identity", 0.1), beside("prompt-accuracy", 0.0, wide, n))
+    assert ("as well as the base model, within 3%" in facts[1].sentence) == good == ("and still does" in verdict)
+
+
+def test_drift_and_leak_are_held_against_nothing_since_the_base_model_has_none():
+    rises = beside("identity", 0.1)
+    facts, kind, _, warning = words(rises, absolute("drift", 0.14, 0.1), absolute("leak", 1.05, 0.7))
+    assert [fact.tone for fact in facts] == ["better", "worse", "worse"]
+    assert kind == "mixed"
+    assert "drifted" in facts[1].claim
+    assert warning == (
+        "Worse than with the base model: prior drift and trigger leak. It acts as much without its trigger as with it."
+    )
+    assert words(rises, absolute("leak", 0.6, 0.5))[3].endswith("much of the subject still appears.")
+    assert words(rises, absolute("leak", 0.2, 0.1))[3].endswith("the subject still appears.")
+    assert words(rises, absolute("leak", 0.2, -0.1))[3] == ""
+    assert words(rises, absolute("leak", NAN, NAN))[0][1].tone == ""
+
+
+@pytest.mark.parametrize("leak", [0.1, 1.05])
+def test_a_card_says_at_once_that_the_adapter_acts_without_its_trigger(home: Path, leak: float):
+    found = full(home)
+    found.scores.append(absolute("leak", leak, leak - 0.05))
+    card = model_card.write(found, home / "evaluation", home / "README.md").read_text("utf-8")
+    assert ("says `sks fox`, and acts without the trigger too." in card) == (leak > 1)
+
+
+def twice(found: Evaluation) -> Evaluation:
+    """Identity taken again under another name, with the rounding of another way to it."""
+    name = replace(IDENTITY, name="embedded-traits", group="embedded-traits: mean cosine")
+    random = np.random.default_rng(0)
+    for row in [score for score in found.scores if score.about == IDENTITY]:
+        values = tuple(random.uniform(0, 1, len(row.values)).tolist())
+        found.scores.remove(row)
+        found.scores.append(replace(row, values=values))
+        found.scores.append(replace(row, about=name, values=tuple(value + 1e-8 for value in values)))
+    return found
+
+
+def test_a_number_that_is_another_one_over_again_is_shown_once_and_named(home: Path):
+    found = twice(full(home))
+    assert list(twins(found.scores)) == [("embedded-traits", "embedded-traits: mean cosine")]
+    assert not twins(full(home).scores)  # one number all over is no sign
+    text = (render(found, home), (home / "report.html").read_text("utf-8"))[1]
+    cards = re.findall(r"<article>.*?</article>", text, re.DOTALL)
+    assert len(cards) == 3
+    assert "embedded-traits gives the same numbers" in cards[0]
+    assert text.count("embedded-traits") == 1
+
+
+def test_a_table_names_the_pictures_of_its_rows(home: Path):
+    found = full(home)
+    for _, metrics in page_tables.metrics(found, cast(found)):
+        for metric in metrics:
+            assert metric.trace == "base from pictures 1\N{EN DASH}2; rex from pictures 5\N{EN DASH}6"
+    assert page_tables.ranges([*range(1, 94, 4)]) == "1\N{EN DASH}93 (24 of them)"
+
+
+def chosen(home: Path, picked: tuple[int, float] | None) -> Evaluation:
+    """An evaluation of a run that recommends step 100 at strength 0.8. picked: what its file holds."""
+    found = full(home)
+    found.config |= {"settings.steps": 200, "settings.previews.steps": 12}
+    ledger = Ledger("exam", Scale((0.4, 0.9)))
+    ledger.picked = {"step": 100, "strength": 0.8, "reason": "step 100 at strength 0.8: best"}
+    (home / "choice.json").write_text(ledger.to_json())
+    header = {"step": str(picked[0]), "strength": f"{picked[1]:g}"} if picked else {}
+    writing.write({"x": torch.zeros(1)}, home / "adapter.safetensors", header)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("picked", "said"),
+    [(None, "The numbers here are not about it, but about step 200 at strength 1;"),
+     ((100, 0.8), "The numbers here are about it: step 100 at strength 0.8, which is what the adapter's file holds."),
+     ((50, 1.2), "The numbers here are not about it, but about step 50 at strength 1.2, which is what")],
+)  # fmt: skip
+def test_page_and_card_say_what_is_recommended_and_what_the_numbers_are_about(home: Path, picked: Any, said: str):
+    found = chosen(home, picked)
+    card = model_card.write(found, home / "evaluation", home / "README.md").read_text("utf-8")
+    for text in (render(found, home).text, card):
+        assert "Recommended: step 100 at strength 0.8: best." in text
+        assert said in text
+    found.settings["adapters"] = {"rex": {"step": "100", "strength": "0.8"}}  # as the file was when it was drawn
+    assert "The numbers here are about it: step 100 at strength 0.8" in render(found, home).text
+
+
+def test_of_several_strengths_the_one_that_is_the_recommended_one_is_meant(home: Path):
+    found = chosen(home, None)
+    others = [replace(OURS, label=f"rex @ {x:g}", strength=x) for x in (0.8, 1.2)]
+    more = evaluation(home / "evaluation", OURS, *others)
+    found.sources, found.pictures, found.scores = more.sources, more.pictures, more.scores
+    ledger = Ledger.read(home / "choice.json")
+    ledger.picked |= {"step": 200}
+    (home / "choice.json").write_text(ledger.to_json())
+    assert "The numbers here are about it: step 200 at strength 0.8." in render(found, home).text
+
+
+def test_without_a_run_nothing_is_said_to_be_recommended(home: Path):
+    seen = render(full(home), home).text
+    assert "Recommended" not in seen
+    assert "The numbers here are" not in seen
+
+
+def test_the_page_shows_the_numbers_of_choice_json(home: Path):
+    random, ledger = np.random.default_rng(0), Ledger("exam", Scale((0.4, 0.9)))
+    ledger.about = {"judge": "judges", "prompts": [f"a {{subject}} at {place}" for place in range(4)]}
+    for order in ((0, 1.0), (100, 1.0), (200, 0.8), (200, 1.0), (300, 1.0)):
+        ledger.put(Marks(*order, *(tuple(random.uniform(0.5, 1, 16).tolist()) for _ in range(2)), 0.01))
+    gone = ledger.marks.pop((300, 1.0))  # its checkpoint is not kept
+    final = Ranking([one for one in ledger.marks.values() if one.step], ledger.scale, 4, ledger.marks[0, 1.0])
+    ledger.rank(final)
+    ledger.put(gone.first(8))
+    home.mkdir(exist_ok=True)
+    (home / "choice.json").write_text(ledger.to_json())
+    found = page_checkpoints.read(home, OURS)
+    assert found is not None
+    assert [source.label for source in found.sources[1:]] == ["step 100", "step 200 at strength 0.8", "step 200"]
+    for source, row in zip(found.sources[1:], ledger.table, strict=True):
+        for name, key in (("identity", "identity"), ("prompt accuracy", "prompt"), ("points", "points")):
+            told = found.score(name, source.label)
+            assert told is not None
+            assert (round(told.value, 4), told.n) == (row[key], row["pictures"])
+
+
+def test_a_command_says_what_was_asked_and_can_be_given_again():
+    request = Request(
+        quick=True, scorers=("personal", "clip_text"), sets=("class",), references=Path("my files/refs"), steps=12,
+        strengths=(0.5, 1.0), out=Path("out dir"), prompts=Path("own.toml"), class_word="fox",
+        options={"dino": {"encoder": "there"}},
+    )  # fmt: skip
+    line = shlex.split(again.command(["runs/rex", "a.safetensors"], request))
+    assert line[:4] == ["studio", "evaluate", "runs/rex", "a.safetensors"]
+    options = parse(Options, line[2:], "evaluate")
+    assert options.sources == ("runs/rex", "a.safetensors")
+    for name in ("quick", "references", "steps", "out", "prompts", "class_word"):
+        assert getattr(options, name) == getattr(request, name)
+    assert (options.scorers, options.sets, options.strength) == ("personal,clip_text", "class", (0.5, 1.0))
+    assert options.option == ("dino.encoder=there",)
+    assert again.command(["rex"], Request()) == "studio evaluate rex"
+
+
+def test_a_card_repeats_the_command_without_the_places_of_this_machine(home: Path):
+    found = full(home)
+    assert "evaluation again" not in model_card.write(found, home / "evaluation", home / "README.md").read_text("utf-8")
+    found.settings["command"] = again.command(["runs/rex"], Request(quick=True, references=Path("/srv/my own/refs")))
+    card = model_card.write(found, home / "evaluation", home / "README.md").read_text("utf-8")
+    assert "studio evaluate runs/rex --references '\N{HORIZONTAL ELLIPSIS}/refs' --quick\n" in card
+    assert "/srv" not in card
+
+
+def test_error_bars_that_would_hide_the_points_are_left_out(home: Path):
+    some = [plots.Point(str(n), (n, -50, 50), (n, -50, 50)) for n in range(plots.MANY + 1)]
+    assert 'class="bar' in plots.pareto(some[:-1], ("x", "y"))
+    drawn = plots.pareto(some, ("x", "y"))
+    assert 'class="bar' not in drawn
+    places = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawn)]
+    assert max(places) - min(places) > 250
+
+
+@pytest.mark.parametrize("text", ["with --pick it", "a -- b", "<b>--pick</b>", "--pick", ""])
+def test_a_flag_is_kept_on_one_line_and_the_words_stay(text: str):
+    assert Read(str(page.whole(text))).text.replace(" ", "") == text.replace(" ", "")
+    assert "<b>" not in page.whole(text)
+    assert ('<span class="flag">--pick</span>' in page.whole(text)) == ("--pick" in text)
+
+
+@pytest.mark.parametrize(
+    "header", [{"step": "soon"}, {"strength": "2"}, {"step": "5", "strength": "x"}, {"step": None}]
+)
+def test_a_header_that_says_nothing_clear_is_no_checkpoint(home: Path, header: dict[str, Any]):
+    found = chosen(home, None)
+    found.settings["adapters"] = {"rex": header}
+    assert "but about step 200 at strength 1;" in render(found, home).text

@@ -3,6 +3,7 @@
 Huang et al. 2024, arXiv 2405.17532. L = L_reconstruction + spl_weight * mean over concepts of
 1 - cos(E("a photo of a <token> <class>"), E("a photo of a <class>")), E the text encoder's state at the end of text.
 Cross-attention's keys and values learn, and the rows of the new token. Name the class: --class-word dog.
+The public code also zooms pictures; off here, so that methods see the same ones. --data.zooms 16 switches it on.
 """
 
 from __future__ import annotations

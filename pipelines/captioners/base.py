@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from studio.pipelines.captioners.loading import Load, loaded
+from studio.pipelines.captioners.loading import Load, loaded, named
 from studio.pipelines.captioners.words import tidy
 from studio.pipelines.settings import Part
 
@@ -20,7 +20,10 @@ LONG = 16  # tokens that a comprehensive caption has at least
 
 
 class Captioner(Protocol):
-    """Pictures `[3, h, w]` in 0..1, of any size each -> one line each. nouns: what it may call a subject."""
+    """Pictures `[3, h, w]` in 0..1, of any size each -> one line each.
+
+    nouns: what it may call a subject. One that is read from files has an `id` too: model and commit.
+    """
 
     @property
     def nouns(self) -> Sequence[str]: ...
@@ -39,7 +42,7 @@ class Config(Wording):
     """A captioner of transformers."""
 
     model: Annotated[str, Field(min_length=1, description="A folder in transformers' layout, or a hub id")]
-    revision: Annotated[str, Field(description="Commit, tag or branch of the hub id; empty: main")] = ""
+    revision: Annotated[str, Field(description="Commit, tag or branch; empty: the pinned commit, or main")] = ""
     beams: Annotated[int, Field(ge=1, le=16, description="Beams of the search; 1: the likeliest word each time")] = 3
     tokens: Annotated[int, Field(ge=4, le=512, description="Most tokens of a caption")] = 75
 
@@ -59,6 +62,11 @@ class Written:
         import torch
 
         self.device, self.dtype = device, torch.float32 if device.type == "cpu" else dtype
+
+    @property
+    def id(self) -> str:
+        """Which network writes, with the commit that was read."""
+        return named(self.config.model, self.config.revision)
 
     def __call__(self, pictures: Sequence[Tensor]) -> list[str]:
         """One caption per picture. ModelError: the weights cannot be had."""

@@ -40,6 +40,8 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> Captioner
 class Embedded:
     """Captions out of the attribute classifier's answers."""
 
+    id = "embedded judges"
+
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config, self.device = config, device
 

@@ -60,6 +60,13 @@ class Reader:
         return {name: value for name, value in said.items() if value and value not in KINDS}
 
 
+def spoken(prompt: str, name: str, answer: str) -> str:
+    """An attribute's answer in the prompt's own words: `flat sticker` for twemoji, `tiny` for the size small."""
+    ways = STYLES.get(answer, ()) if name == "style" else ()
+    ways = tuple(word for word, size in SIZES.items() if size == answer) if name == "size" else ways
+    return next((way for way in ways if re.search(rf"\b{way}\b", prompt, re.IGNORECASE)), answer)
+
+
 def mirrored(text: str, start: int, end: int) -> bool:
     """Whether what stands between two objects says that the first is the right one."""
     return "right" in text[start:end]

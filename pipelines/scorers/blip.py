@@ -32,10 +32,11 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """blip-itc and blip-itm. No weights are read before the first call."""
     encoder = blip(config.encoder, config.revision, device, dtype)
 
-    def about(name: str, number: str) -> About:
-        return About(name, encoder.id, encoder.preprocessing, f"{name}: {number}, {encoder.id}", needs=("prompts",))
+    def about(name: str, number: str, least: float) -> About:
+        group = f"{name}: {number}, {encoder.id}"
+        return About(name, encoder.id, encoder.preprocessing, group, needs=("prompts",), bounds=(least, 1.0))
 
     return [
-        PairMatch(about("blip-itc", "BLIP-1 cosine, BLIP2-T of ClassDiffusion's code"), encoder, ITC),
-        PairMatch(about("blip-itm", "BLIP-1 probability of a match"), encoder, ITM),
+        PairMatch(about("blip-itc", "BLIP-1 cosine, BLIP2-T of ClassDiffusion's code", -1.0), encoder, ITC),
+        PairMatch(about("blip-itm", "BLIP-1 probability of a match", 0.0), encoder, ITM),
     ]

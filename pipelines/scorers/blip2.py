@@ -32,10 +32,11 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """blip2-itc and blip2-itm. No weights are read before the first call."""
     encoder = blip2(config.encoder, config.revision, device, dtype)
 
-    def about(name: str, number: str) -> About:
-        return About(name, encoder.id, encoder.preprocessing, f"{name}: {number}, {encoder.id}", needs=("prompts",))
+    def about(name: str, number: str, least: float) -> About:
+        group = f"{name}: {number}, {encoder.id}"
+        return About(name, encoder.id, encoder.preprocessing, group, needs=("prompts",), bounds=(least, 1.0))
 
     return [
-        PairMatch(about("blip2-itc", "best cosine of a query token"), encoder, ITC),
-        PairMatch(about("blip2-itm", "probability of a match"), encoder, ITM),
+        PairMatch(about("blip2-itc", "best cosine of a query token", -1.0), encoder, ITC),
+        PairMatch(about("blip2-itm", "probability of a match", 0.0), encoder, ITM),
     ]

@@ -25,4 +25,6 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """clip-i. No weights are read before the first call."""
     encoder = clip(config.encoder, config.revision, device, dtype)
     group = f"clip-i: mean cosine, {encoder.id}"
-    return [ImageMatch(About("clip-i", encoder.id, encoder.preprocessing, group, needs=("references",)), encoder)]
+    bounds = (-1.0, 1.0)
+    about = About("clip-i", encoder.id, encoder.preprocessing, group, needs=("references",), bounds=bounds)
+    return [ImageMatch(about, encoder)]

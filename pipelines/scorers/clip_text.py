@@ -33,13 +33,13 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """clip-t and clip-score. No weights are read before the first call."""
     encoder = clip(config.encoder, config.revision, device, dtype)
 
-    def about(name: str, convention: str) -> About:
+    def about(name: str, convention: str, bounds: tuple[float, float]) -> About:
         group = f"{name}: {convention}, {encoder.id}"
-        return About(name, encoder.id, encoder.preprocessing, group, needs=("prompts",))
+        return About(name, encoder.id, encoder.preprocessing, group, needs=("prompts",), bounds=bounds)
 
     return [
-        TextMatch(about("clip-t", "cosine"), encoder, lambda cosine: cosine),
-        TextMatch(about("clip-score", "2.5 x max(cosine, 0)"), encoder, score),
+        TextMatch(about("clip-t", "cosine", (-1.0, 1.0)), encoder, lambda cosine: cosine),
+        TextMatch(about("clip-score", "2.5 x max(cosine, 0)", (0.0, FACTOR)), encoder, score),
     ]
 
 

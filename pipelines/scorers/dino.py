@@ -23,6 +23,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers.base import ImageMatch
 from studio.pipelines.settings import Part
 
+COSINE = (-1.0, 1.0)
+
 
 class Config(Part):
     """Which DINO. Published DINO figures (DreamBooth, Custom Diffusion) are facebook/dino-vits16's."""
@@ -37,7 +39,7 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """dino and dino-subject. No weights are read before the first call."""
     encoder = dino(config.encoder, config.revision, device, dtype)
     group = f"dino: mean cosine, {encoder.id}"
-    whole = About("dino", encoder.id, encoder.preprocessing, group, needs=("references",))
+    whole = About("dino", encoder.id, encoder.preprocessing, group, needs=("references",), bounds=COSINE)
     return [ImageMatch(whole, encoder), SubjectPatches(encoder)]
 
 
@@ -50,7 +52,7 @@ class SubjectPatches:
         self.encoder = encoder
         group = f"dino-subject: masked patches, {encoder.id}"
         words = f"{encoder.preprocessing}; masks as their pictures"
-        self.about = About("dino-subject", encoder.id, words, group, needs=("references", "masks"))
+        self.about = About("dino-subject", encoder.id, words, group, needs=("references", "masks"), bounds=COSINE)
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None

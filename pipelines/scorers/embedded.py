@@ -41,7 +41,8 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
 
 def about(name: str, sight: Sight, number: str, need: Literal["prompts", "references"]) -> About:
     """What one of the four numbers is."""
-    return About(name, sight.id, sight.preprocessing, f"{name}: {number}, {sight.id}", needs=(need,))
+    bounds = (0.0, 1.0) if number.startswith("share") else (-1.0, 1.0)
+    return About(name, sight.id, sight.preprocessing, f"{name}: {number}, {sight.id}", needs=(need,), bounds=bounds)
 
 
 class PromptMatch(TextMatch):

@@ -43,7 +43,9 @@ class FClipScore:
     def __init__(self, encoder: Clip, threshold: float) -> None:
         self.encoder, self.threshold = encoder, threshold
         group = f"f-clipscore: words below {threshold:g}, {encoder.id}"
-        self.about = About("f-clipscore", encoder.id, encoder.preprocessing, group, needs=("prompts",))
+        self.about = About(
+            "f-clipscore", encoder.id, encoder.preprocessing, group, needs=("prompts",), bounds=(-math.inf, 0.0)
+        )
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None

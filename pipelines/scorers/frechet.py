@@ -9,6 +9,7 @@ pictures of a subject say nothing here.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
@@ -51,10 +52,12 @@ class SetDistance(ABC):
 
     differentiable = False
 
-    def __init__(self, name: str, how: str, config: Config, encoder: Encoder) -> None:
+    def __init__(
+        self, name: str, how: str, config: Config, encoder: Encoder, bounds: tuple[float, float] | None = None
+    ) -> None:
         self.config, self.encoder = config, encoder
         group = f"{name}: {how}, unit features x sqrt(D), {encoder.id}"
-        self.about = About(name, encoder.id, encoder.preprocessing, group, "lower", "set", ("references",))
+        self.about = About(name, encoder.id, encoder.preprocessing, group, "lower", "set", ("references",), "", bounds)
 
     def both(self, images: Tensor, references: Sequence[Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Features `[n, D]` of the good pictures and of the references, and which pictures `[B]` are good."""
@@ -110,7 +113,7 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """Frechet distance and KID; nothing is read yet."""
     encoder = config.open(device, dtype)
     return [
-        Frechet("frechet", "Gaussians", config, encoder),
+        Frechet("frechet", "Gaussians", config, encoder, (0.0, math.inf)),
         Kernel("kid", "(x.y/D + 1)^3, unbiased", config, encoder),
     ]
 

@@ -40,7 +40,8 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """hps-v2.1 or hps-v2.0. No weights are read before the first call."""
     encoder = hps(config.version, config.encoder, config.revision, device, dtype)
     name = f"hps-{config.version}"
-    about = About(name, encoder.id, encoder.preprocessing, f"{name}: cosine, {encoder.id}", needs=("prompts",))
+    group, bounds = f"{name}: cosine, {encoder.id}", (-1.0, 1.0)
+    about = About(name, encoder.id, encoder.preprocessing, group, needs=("prompts",), bounds=bounds)
     return [TextMatch(about, encoder, plain)]
 
 

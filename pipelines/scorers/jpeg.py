@@ -50,7 +50,7 @@ class Size:
     def __init__(self, quality: int) -> None:
         self.quality = quality
         how = f"rounded to bytes, Pillow JPEG quality {quality}, 4:2:0, at its own size"
-        self.about = About("jpeg size", "", how, f"jpeg {quality} kB", unit="kB")
+        self.about = About("jpeg size", "", how, f"jpeg {quality} kB", unit="kB", bounds=(0.0, math.inf))
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None
@@ -70,7 +70,8 @@ class SoftBits:
     def __init__(self, quality: int) -> None:
         self.quality = quality
         how = f"YCbCr, colour halved, 8x8 DCT over the JPEG tables of quality {quality}, sum log2(1 + |c|) / 8000"
-        self.about = About("jpeg soft bits", "", how, f"jpeg {quality} soft bits", unit="pseudo-kB")
+        group = f"jpeg {quality} soft bits"
+        self.about = About("jpeg soft bits", "", how, group, unit="pseudo-kB", bounds=(0.0, math.inf))
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None

@@ -5,6 +5,7 @@ Zhang et al., arXiv:1801.03924, version 0.1. The mean over all pictures of a pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Lpips:
         encoder = f"LPIPS 0.1 {config.backbone}{source}"
         framing = "0..1 to -1..1 at its own size, LPIPS's shift and scale"
         group = f"lpips: mean pairwise distance, {encoder}"
-        self.about = About("lpips", encoder, framing, group, per="prompt", needs=("prompts",))
+        self.about = About("lpips", encoder, framing, group, per="prompt", needs=("prompts",), bounds=(0.0, math.inf))
 
     @property
     def net(self) -> Perceptual:

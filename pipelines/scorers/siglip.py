@@ -31,10 +31,11 @@ def build(config: Config, device: torch.device, dtype: torch.dtype) -> list[Scor
     """siglip and siglip-probability. No weights are read before the first call."""
     encoder = siglip(config.encoder, config.revision, device, dtype)
 
-    def about(name: str, number: str) -> About:
-        return About(name, encoder.id, encoder.preprocessing, f"{name}: {number}, {encoder.id}", needs=("prompts",))
+    def about(name: str, number: str, least: float) -> About:
+        group = f"{name}: {number}, {encoder.id}"
+        return About(name, encoder.id, encoder.preprocessing, group, needs=("prompts",), bounds=(least, 1.0))
 
     return [
-        TextMatch(about("siglip", "cosine"), encoder, lambda cosine: cosine),
-        TextMatch(about("siglip-probability", "sigmoid"), encoder, encoder.probability),
+        TextMatch(about("siglip", "cosine", -1.0), encoder, lambda cosine: cosine),
+        TextMatch(about("siglip-probability", "sigmoid", 0.0), encoder, encoder.probability),
     ]

@@ -6,6 +6,7 @@ pictures there are: compare at equal numbers of seeds only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,10 @@ class Vendi:
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
         group = f"vendi: cosine, {encoder.id}"
-        self.about = About("vendi", encoder.id, encoder.preprocessing, group, per="prompt", needs=("prompts",))
+        bounds = (1.0, math.inf)
+        self.about = About(
+            "vendi", encoder.id, encoder.preprocessing, group, per="prompt", needs=("prompts",), bounds=bounds
+        )
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str] = (), references: Sequence[Tensor] | None = None

@@ -31,7 +31,7 @@ class Options:
 
     where: tyro.conf.Positional[str] = ""
     """Folder of pictures, or one picture."""
-    captioner: str = "blip"
+    captioner: str = "florence2"
     trigger: str = ""
     """The word that calls the subject; '{trigger}' leaves the place open for `studio train --trigger`."""
     class_word: str = ""
@@ -70,7 +70,7 @@ def main(args: list[str]) -> int:
 
 def read(args: Sequence[str]) -> tuple[Any, ModuleType]:
     """The options, with the captioner's own, and its module. UsageError for what is wrong with them."""
-    name = value_of("--captioner", list(args)) or "blip"
+    name = value_of("--captioner", list(args)) or "florence2"
     module = caption_kinds.load(name)
     options = parse(form(module), args, "caption", description=flowing(Options.__doc__ or ""))
     if not options.where:
@@ -112,7 +112,7 @@ def form(module: ModuleType) -> Any:
             default = dataclasses.field(default=setting.default)
             fields.append((name, Annotated[(setting.annotation, tyro.conf.arg(help=setting.description))], default))
     words = ", ".join(caption_kinds.names())
-    default = dataclasses.field(default="blip")
+    default = dataclasses.field(default="florence2")
     help_ = f"Who looks: {words} (offline, for pictures of the embedded world only: embedded); adds settings of its own"
     fields.append(("captioner", Annotated[str, tyro.conf.arg(help=help_)], default))
     return dataclasses.make_dataclass("Caption", fields, bases=(Options,), frozen=True)

@@ -22,7 +22,9 @@ class Options:
     """Evaluate runs or adapter files: fixed prompts and seeds, the base model beside them, 95 % intervals.
 
     Writes evaluation.json, the pictures, scores.json, report.html and a model card; the same command goes on where it
-    was stopped.
+    was stopped. A run's are in its folder. A look with fewer prompts, seeds or scorers than the one that is there goes
+    beside it, to evaluation-quick or evaluation-part; with --out, everything goes there and the run's scores stay. A
+    README.md that somebody else wrote is kept: the card is model-card.md then.
     """
 
     sources: tyro.conf.Positional[tuple[str, ...]]
@@ -58,13 +60,13 @@ class Options:
     model: str = ""
     """Base model; empty: the one the adapter was trained on."""
     out: Path | None = None
-    """Folder to write to; empty: the run's, or `evaluation` for files and several runs."""
+    """Folder for everything, instead of the run's, or `evaluation/NAMES` for files and several runs."""
     runs: Path = Path("runs")
     """Folder of the runs."""
     pick: bool = False
-    """First make the run's recommended checkpoint, at its strength, its adapter."""
+    """First make the runs' recommended checkpoints, at their strengths, their adapters."""
     quick: bool = False
-    """A rough look: two prompts of each set, two seeds."""
+    """A rough look: two prompts of each set, two seeds; a fuller evaluation is kept (see above)."""
     json: bool = False
     """Events as JSON lines on stdout."""
 
@@ -78,9 +80,7 @@ def main(args: list[str]) -> int:
         if (path := getattr(options, name)) is not None:
             permitted(path, f"--{name}")
     values = {
-        key: getattr(options, key)
-        for key in vars(options)
-        if key not in ("sources", "json", "option", "strength", "pick")
+        key: getattr(options, key) for key in vars(options) if key not in ("sources", "json", "option", "strength")
     }
     values |= {name: split(values[name]) for name in ("sets", "scorers")}
     values |= {"strengths": options.strength, "options": settings(options.option)}
@@ -89,12 +89,6 @@ def main(args: list[str]) -> int:
     from studio.evaluation.progress import Counting
 
     logs.hush()
-    if options.pick:
-        from studio.choice_pick import pick
-        from studio.store import Store
-
-        for name in options.sources:
-            pick(Store(options.runs).open(name))
     with Counting("json" if options.json else "auto") as progress:
         found = evaluate(list(options.sources), Request(**values), progress)
     for note in found.notes:

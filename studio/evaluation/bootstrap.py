@@ -31,25 +31,81 @@ class Interval(NamedTuple):
     n: int
 
 
-def interval(values: Sequence[float], prompts: Sequence[Hashable], seed: int = 0) -> Interval:
-    """The mean of values, one per picture, and its interval. prompts: whose picture each is. NaN is left out."""
-    kept = [(value, prompt) for value, prompt in zip(values, prompts, strict=True) if math.isfinite(value)]
+def interval(values: Sequence[float], prompts: Sequence[Hashable], seed: int = 0, seeds: bool = True) -> Interval:
+    """The mean of values, one per picture, and its interval. prompts: whose picture each is. NaN is left out.
+
+    seeds: with one prompt alone its pictures are drawn; no: they are not independent, and there is no interval.
+    """
+    kept = finite(values, prompts)
     if not kept:
         return Interval(NAN, NAN, NAN, 0)
+    middle = mean(values)
+    drawn = deviations(kept, middle, seed, seeds)
+    if drawn is None:
+        return Interval(middle, NAN, NAN, len(kept))
+    low, high = quantiles(drawn)
+    return Interval(middle, middle + min(0.0, low), middle + max(0.0, high), len(kept))
+
+
+def ratio(
+    above: Sequence[float], above_prompts: Sequence[Hashable], below: Sequence[float], below_prompts: Sequence[Hashable]
+) -> Interval:
+    """Mean of `above` by mean of `below`, each drawn by its own prompts: both are uncertain.
+
+    No interval where the lower mean is not surely above 0, or is of one picture.
+    """
+    top, bottom = mean(above), mean(below)
+    up, down = deviations(finite(above, above_prompts), top, 0), deviations(finite(below, below_prompts), bottom, 1)
+    value, n = top / bottom if bottom else NAN, len(finite(above, above_prompts))
+    if up is None or down is None or not bottom + quantiles(down)[0] > 0:
+        return Interval(value, NAN, NAN, n)
+    lower = bottom + down
+    low, high = quantiles(torch.where(lower > 0, (top + up) / lower, math.copysign(math.inf, top)))
+    return Interval(value, min(low, value), max(high, value), n)
+
+
+def constant(seen: Interval, prompts: Sequence[Hashable], bounds: tuple[float, float]) -> Interval:
+    """The interval of a mean of equal values within finite bounds: what so few prompts can have missed.
+
+    Of n prompts that show one thing, another may have a share of 1 - 0.05^(1/n), about 3/n (the rule of three); at
+    worst it lies at a bound. n: the prompts, or the pictures of one prompt alone.
+    """
+    count = len(set(prompts))
+    missed = 1 - 0.05 ** (1 / (count if count > 1 else seen.n))
+    least, most = bounds
+    return seen._replace(low=seen.value - missed * (seen.value - least), high=seen.value + missed * (most - seen.value))
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of the numbers among the values; NaN of none."""
+    kept = [value for value in values if math.isfinite(value)]
+    return math.fsum(kept) / len(kept) if kept else NAN
+
+
+def finite(values: Sequence[float], prompts: Sequence[Hashable]) -> list[tuple[float, Hashable]]:
+    """The numbers among the values, each with its prompt."""
+    return [(value, prompt) for value, prompt in zip(values, prompts, strict=True) if math.isfinite(value)]
+
+
+def deviations(kept: Sequence[tuple[float, Hashable]], mean: float, seed: int, seeds: bool = True) -> Tensor | None:
+    """`[DRAWS]` drawn means less the mean, spread; None where there is nothing to draw from."""
     clusters: dict[Hashable, list[float]] = {}
     for value, prompt in kept:
         clusters.setdefault(prompt, []).append(value)
     groups = list(clusters.values())
-    groups = [[value] for value in groups[0]] if len(groups) == 1 else groups
-    mean = math.fsum(value for value, _ in kept) / len(kept)
-    if len(groups) == 1:
-        return Interval(mean, NAN, NAN, len(kept))
+    groups = [[value] for value in groups[0]] if len(groups) == 1 and seeds else groups
+    if len(groups) < 2:
+        return None
     sums = torch.tensor([math.fsum(value - mean for value in group) for group in groups], dtype=torch.float64)
     counts = torch.tensor([len(group) for group in groups], dtype=torch.float64)
     drawn = draws(len(groups), seed)
-    low, high = torch.quantile(drawn @ sums / (drawn @ counts), torch.tensor([0.025, 0.975], dtype=torch.float64))
-    wider = spread(len(groups))
-    return Interval(mean, mean + min(0.0, wider * float(low)), mean + max(0.0, wider * float(high)), len(kept))
+    return spread(len(groups)) * (drawn @ sums / (drawn @ counts))
+
+
+def quantiles(drawn: Tensor) -> tuple[float, float]:
+    """The middle 95 %."""
+    low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 @lru_cache(maxsize=64)

@@ -213,8 +213,11 @@ def unread(model: Backbone, source: str, prompts: Sequence[str]) -> Iterator[str
     counted = data_tokens.count_all(model.tokenizers, prompts, limits(type(model).__module__)).values()
     cut = [rows for rows in zip(prompts, *counted, strict=True) if all(tokens.cut for tokens in rows[1:])]
     if cut and counted:
-        prompt, tokens = cut[0][0], max(cut[0][1:], key=lambda one: one.limit)
-        yield (
-            f"{source} reads {tokens.limit} tokens: the end of {len(cut)} prompts is not drawn, "
-            f"such as '{tokens.cut}' of '{prompt}'"
-        )
+        tokens = max(cut[0][1:], key=lambda one: one.limit)
+        many = "a prompt" if len(cut) == 1 else f"{len(cut)} prompts"
+        yield f"{source} reads {tokens.limit} tokens: the end of {many} is not drawn, such as '{shortened(tokens.cut)}'"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text whose middle is left out where it is long."""
+    return text if len(text) <= most else f"{text[: most // 2].rstrip()} ... {text[-most // 2 :].lstrip()}"

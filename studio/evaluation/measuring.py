@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from studio.evaluation import bootstrap, scoring
+from studio.evaluation.bootstrap import Interval
 from studio.evaluation.gallery import Drawn, Gallery, How, is_base
 from studio.evaluation.panel import Panel, panel
 from studio.evaluation.records import Evaluation, Pair, Score, Source
@@ -18,11 +20,12 @@ from studio.evaluation.references import Material
 from studio.evaluation.scoring import Column
 from studio.evaluation.sets import PromptSet, Wanted, wanted
 from studio.evaluation.traits import Traits, place
-from studio.pipelines.protocols import Backbone
+from studio.pipelines.protocols import About, Backbone
 
 __all__ = ["Drawn", "How", "Material", "Measured", "Panel", "Wanted", "assemble", "measure", "panel"]
 
 USUAL = How()
+SHARE = (0.0, 1.0)  # bounds
 Count = Callable[[str, Iterator[tuple[int, int]]], None]
 
 
@@ -153,28 +156,60 @@ def assemble(
 
 def score(one: Measured, column: Column, base: Measured | None, offset: int) -> Score:
     """One column as a number."""
-    wanted = one.drawn.wanted
+    wanted, about = one.drawn.wanted, column.about
     prompts = [(wanted[row].set, wanted[row].number) for row in column.rows]
-    per_set = column.about.per == "set"
-    seen = bootstrap.interval(column.values, [0] * len(prompts) if per_set else prompts)
-    low, high = (column.ends or (bootstrap.NAN, bootstrap.NAN)) if per_set else within(seen, column.values)
+    seen = interval(about, column.values, prompts, about.bounds)
+    low, high = column.ends or (seen.low, seen.high)
     rows = tuple(offset + row for row in column.rows)
-    result = Score(column.about, one.source.label, column.set, seen.value, low, high, seen.n, rows, column.values)
+    result = Score(about, one.source.label, column.set, seen.value, low, high, seen.n, rows, column.values)
     other = match(base, column)
-    if base is None or other is None:
+    level = bootstrap.mean(other.values) if other is not None else bootstrap.NAN
+    if base is None or other is None or math.isnan(level):
         return result
-    theirs = {place(base.drawn.wanted[row]): value for row, value in zip(other.rows, other.values, strict=True)}
-    pairs = [theirs.get(place(wanted[row]), bootstrap.NAN) for row in column.rows]
-    known = bootstrap.interval(other.values, [0] * len(other.values)).value
-    change = bootstrap.interval([a - b for a, b in zip(column.values, pairs, strict=True)], prompts)
-    low, high = (bootstrap.NAN, bootstrap.NAN) if per_set else (change.low, change.high)
-    return replace(result, base=known, change=change.value, change_low=low, change_high=high)
+    theirs = {place(base.drawn.wanted[row]): (row, value) for row, value in zip(other.rows, other.values, strict=True)}
+    pairs = [theirs.get(place(wanted[row]), (None, bootstrap.NAN)) for row in column.rows]
+    gaps = [mine - value for mine, (_, value) in zip(column.values, pairs, strict=True)]
+    twins = ((one.drawn.pictures[row], at) for row, (at, _) in zip(column.rows, pairs, strict=True))
+    same = all(at is not None and equal(picture, base.drawn.pictures[at]) for picture, at in twins)
+    least, most = about.bounds or (-math.inf, math.inf)
+    change = interval(about, gaps, prompts, None if same else (least - most, most - least))
+    return replace(result, base=level, change=change.value, change_low=change.low, change_high=change.high)
 
 
-def within(seen: bootstrap.Interval, values: Sequence[float]) -> tuple[float, float]:
-    """The interval's ends; of shares and cosines they stay in 0..1, out of which widening may have taken them."""
-    shares = all(0 <= value <= 1 for value in values if math.isfinite(value))
-    return (max(0.0, seen.low), min(1.0, seen.high)) if shares and math.isfinite(seen.low) else (seen.low, seen.high)
+def interval(
+    about: About, values: Sequence[float], prompts: Sequence[Hashable], bounds: tuple[float, float] | None
+) -> Interval:
+    """The mean and its interval, within the bounds.
+
+    None of a number of the whole set, nor of one prompt where the number is made of all its pictures together.
+    """
+    seen = bootstrap.interval(values, prompts, seeds=about.per == "picture")
+    if about.per == "set" or not math.isfinite(seen.low):
+        return seen._replace(low=bootstrap.NAN, high=bootstrap.NAN)
+    if bounds is None:
+        return seen
+    if about.bounds == SHARE and len({value for value in values if math.isfinite(value)}) == 1:
+        good = [prompt for value, prompt in zip(values, prompts, strict=True) if math.isfinite(value)]
+        seen = bootstrap.constant(seen, good, bounds)
+    least, most = bounds
+    return seen._replace(low=min(seen.value, max(seen.low, least)), high=max(seen.value, min(seen.high, most)))
+
+
+def equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two pictures are the same to the last value."""
+    return one is not None and other is not None and torch.equal(one, other)
+
+
+def repeated(measured: Sequence[Measured], base: Measured) -> bool:
+    """Whether all that a base model was measured by stands in another's columns, which need not be shown twice."""
+    key, mine = (base.source.model, base.source.class_word), known(base)
+    same = [one for one in measured if is_base(one.source) and (one.source.model, one.source.class_word) == key]
+    return any(mine <= known(one) for one in same)
+
+
+def known(one: Measured) -> set[str]:
+    """Its columns as texts: NaN is equal to NaN there."""
+    return {f"{column.about.group} {column.set} {column.rows} {column.values}" for column in one.columns}
 
 
 def match(base: Measured | None, column: Column) -> Column | None:

@@ -11,14 +11,15 @@ from typing import Any
 
 from PIL import Image
 
-from studio.evaluation import page_words
+from studio.evaluation import page_advice, page_run, page_verdict, page_words
 from studio.evaluation.model_card_use import licence, loading, model_name
-from studio.evaluation.page_private import clean, leaves, said
+from studio.evaluation.page_private import ABOVE, clean, leaves, said
 from studio.evaluation.page_roles import Cast, cast
 from studio.evaluation.page_tables import metrics
 from studio.evaluation.records import Evaluation, Source
 
 NAME, SAMPLES = "README.md", "README.jpg"
+ELSEWHERE = ("choice", "missing", "run", "adapters", "command", "of")  # settings that are told in another place
 ROWS, SIDE, GAP = 4, 256, 6  # of the sample picture: prompts, pixels
 WORTH = r"steps|batch|lr|optimizer|rank|alpha|targets|resolution|prior\.weight|seed|trainer|precision|snr_gamma"
 
@@ -26,7 +27,7 @@ WORTH = r"steps|batch|lr|optimizer|rank|alpha|targets|resolution|prior\.weight|s
 def write(evaluation: Evaluation, folder: Path, out: Path) -> Path:
     """Write the card, and beside it README.jpg with samples. folder: the evaluation's, with the pictures."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    parts = cast(evaluation)
+    parts = cast(evaluation, origin=page_run.origin(evaluation, out.parent))
     sheet = samples(evaluation, parts, folder)
     if sheet is not None:
         picture = out.with_name(SAMPLES)
@@ -72,18 +73,19 @@ def title(evaluation: Evaluation, source: Source | None) -> str:
 
 def opening(evaluation: Evaluation, parts: Cast) -> Iterator[str]:
     """What it is, and what was found, in words."""
-    source = parts.main
+    source, found = parts.main, page_words.facts(evaluation, parts)
     if source is not None:
         method = evaluation.config.get("trainer")
         how = f"trained by {plain(clean(method))} " if method else ""
         what = f"An adapter for `{code(model_name(source.model))}`, {how}in Personalization studio."
         words = " ".join(filter(None, (source.trigger, source.class_word)))
-        yield what + (f" It draws its subject when a prompt says `{code(said(words))}`." if words else "")
-    found = page_words.facts(evaluation, parts)
-    tone_and_words = page_words.verdict(found)[1]
-    yield plain(f"{tone_and_words} {page_words.warning(found)}".strip())
+        leak = ", and acts without the trigger too" if any(map(page_verdict.leaks, found)) else ""
+        called = f" It was trained to draw its subject when a prompt says `{code(said(words))}`{leak}." if words else ""
+        yield what + called
+    tone_and_words = page_verdict.verdict(found)[1]
+    yield plain(f"{tone_and_words} {page_verdict.warning(found)}".strip())
     yield "\n".join(f"- {plain(fact.sentence)}" for fact in found)
-    yield plain(page_words.advice(parts))
+    yield plain(page_advice.advice(parts))
 
 
 def scores(evaluation: Evaluation, parts: Cast) -> Iterator[str]:
@@ -129,13 +131,21 @@ def training(evaluation: Evaluation, source: Source | None) -> Iterator[str]:
         yield "The complete config is in `run.toml`; the same command makes the run again:"
         yield "```bash\nstudio train run.toml --fresh\n```"
     yield "## Evaluation"
-    settings = {key: value for key, value in evaluation.settings.items() if key not in ("choice", "missing", "run")}
+    settings = {key: value for key, value in evaluation.settings.items() if key not in ELSEWHERE}
     asked = [(key, value) for key, value in leaves(settings) if value and len(value) < 120]
     yield "\n".join(f"- {plain(key)}: {plain(value)}" for key, value in asked)
-    name = Path(source.file).name if source and source.file else "adapter.safetensors"
-    run = evaluation.config.get("run")
-    target = f"studio evaluate {shell(run or name)}"
-    yield f"Pictures and numbers in detail are in `report.html`. Again:\n\n```bash\n{target}\n```"
+    yield "Pictures and numbers in detail are in `report.html`."
+    yield again(evaluation)
+
+
+def again(evaluation: Evaluation) -> str:
+    """The command that was given; places are shortened, so that the card may be handed on."""
+    command = evaluation.settings.get("command")
+    if not command:
+        return ""
+    words = [shell(word) for word in shlex.split(str(command))]
+    hint = "; where it says `…/`, put the place on your machine" if any(ABOVE in word for word in words) else ""
+    return f"The same evaluation again{hint}:\n\n```bash\n{' '.join(words)}\n```"
 
 
 def samples(evaluation: Evaluation, parts: Cast, folder: Path) -> Image.Image | None:

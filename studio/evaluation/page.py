@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from studio.evaluation import page_checkpoints, page_gallery, page_tables, page_words, plots
+from markupsafe import Markup, escape
+
+from studio.evaluation import (
+    page_advice,
+    page_checkpoints,
+    page_gallery,
+    page_run,
+    page_tables,
+    page_verdict,
+    page_words,
+    plots,
+)
 from studio.evaluation.page_pictures import Album
 from studio.evaluation.page_private import clean, leaves, said
 from studio.evaluation.page_roles import Cast, cast, headline, is_base, varied
@@ -15,7 +28,7 @@ from studio.evaluation.records import Evaluation, Score, Source
 NAME = "report.html"
 MOST = 8 * 2**20  # bytes of the page
 TEXT = 2**20  # of them kept for words and numbers
-SHOWN = ("choice", "missing")  # settings that have a place of their own
+SHOWN = ("choice", "missing", "adapters", "of")  # settings that have a place of their own
 ENVIRONMENT = ("python", "platform", "versions", "device", "git")  # of env.json
 
 
@@ -33,23 +46,32 @@ def write(evaluation: Evaluation, folder: Path, out: Path, most: int = MOST) -> 
 
 
 def render(evaluation: Evaluation, folder: Path, home: Path, room: int) -> str:
-    """The page's text. home: the run's folder, if it is one; room: characters for pictures."""
+    """The page's text. home: where it lies, the run's folder if it is of one; room: characters for pictures."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     here = Path(__file__).parent
     words = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words.filters |= {"clean": clean, "said": said}
+    words.filters |= {"clean": clean, "said": said, "whole": whole}
     style = (here / "report.css").read_text("utf-8")
     return words.get_template("report.html.j2").render(style=style, **view(evaluation, folder, home, room))
 
 
+def whole(text: str) -> Markup:
+    """A text in which no line ends inside a flag."""
+    parts = re.split(r"(--[a-z][a-z-]*)", text)
+    marked = (Markup('<span class="flag">{}</span>').format(part) for part in parts[1::2])
+    return Markup("").join(part for pair in zip_longest(map(escape, parts[::2]), marked, fillvalue="") for part in pair)
+
+
 def view(evaluation: Evaluation, folder: Path, home: Path, room: int) -> dict[str, Any]:
     """What the template shows."""
-    parts = cast(evaluation)
+    origin = page_run.origin(evaluation, home)
+    parts = cast(evaluation, origin=origin)
+    home = origin.folder or home
     facts = page_words.facts(evaluation, parts)
-    tone, verdict = page_words.verdict(facts)
+    tone, verdict = page_verdict.verdict(facts)
     album = Album(room)
     training = trained(evaluation, parts, folder, home, album)
     settings = {key: value for key, value in evaluation.settings.items() if key not in SHOWN}
@@ -57,9 +79,9 @@ def view(evaluation: Evaluation, folder: Path, home: Path, room: int) -> dict[st
         "title": title(evaluation, parts),
         "tone": tone,
         "verdict": verdict,
-        "warning": page_words.warning(facts),
+        "warning": page_verdict.warning(facts),
         "facts": facts,
-        "advice": page_words.advice(parts) or (training["advice"] if training else ""),
+        "advice": page_advice.advice(parts),
         "limits": page_words.limits(evaluation, parts),
         "balance": None if training and training["own"] else pareto(evaluation, parts),
         "training": training,
@@ -83,7 +105,7 @@ def trained(evaluation: Evaluation, parts: Cast, folder: Path, home: Path, album
     place = folder if own else home / page_checkpoints.FOLDER
     return {
         "own": own,
-        "advice": page_words.advice(cast_there),
+        "seen": held_out(seen, evaluation),
         "pareto": pareto(seen, cast_there),
         "charts": page_tables.curves(seen, cast_there),
         "strengths": strengths(cast_there),
@@ -91,6 +113,18 @@ def trained(evaluation: Evaluation, parts: Cast, folder: Path, home: Path, album
         "heads": heads,
         "rows": [] if own else rows,
     }
+
+
+def held_out(seen: Evaluation, evaluation: Evaluation) -> str:
+    """What a run's own pictures are, beside those of the tables."""
+    asked = {made.template for made in seen.pictures}
+    many = len(seen.pictures) // max(1, len(seen.sources))
+    known = {made.template for made in evaluation.pictures}
+    some = "all" if asked <= known else "none" if not asked & known else "some"
+    return (
+        f"What the run itself saw while it trained: {many} pictures of each candidate, of {len(asked)} prompts, "
+        f"{some} of which are asked below too, with seeds of their own."
+    )
 
 
 def title(evaluation: Evaluation, parts: Cast) -> str:
@@ -136,7 +170,8 @@ def pareto(evaluation: Evaluation, parts: Cast) -> dict[str, Any] | None:
     best = [labels[point.at] for point in plots.front(points, *way)]
     kinds = {point.kind for point in points}
     drawing = plots.pareto(points, names, way)
-    return {"drawing": drawing, "front": best, "ring": "chosen" in kinds, "base": "base" in kinds}
+    told = {"ring": "chosen" in kinds, "base": "base" in kinds, "bars": not plots.crowded(points)}
+    return {"drawing": drawing, "front": best, **told}
 
 
 def name(source: Source, parts: Cast) -> str:

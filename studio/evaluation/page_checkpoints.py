@@ -31,24 +31,20 @@ class Row:
 
 
 def read(run: Path, like: Source | None) -> Evaluation | None:
-    """The candidates of a run's folder; None where none were scored. like: has the trigger and the class word."""
-    from studio.choice import Ranking
+    """The candidates of a run's folder with the numbers of its choice.json; None where none were scored.
+
+    like: has the trigger and the class word.
+    """
     from studio.choice_file import NAME, Ledger
 
-    if not (run / NAME).is_file():
-        return None
     ledger = Ledger.read(run / NAME)
-    candidates = sorted((marks for marks in ledger.marks.values() if marks.step), key=lambda marks: marks.order)
-    asked = [str(text) for text in ledger.about.get("prompts", [])]
-    if not candidates or not asked:
-        return None
-    pictures = min(len(marks.identity) for marks in candidates)
     try:
-        ranking = Ranking(
-            [marks.first(pictures) for marks in candidates], ledger.scale, len(asked), ledger.marks.get((0, 1.0))
-        )
+        ranking = ledger.ranking()
     except StudioError:
         return None
+    if ranking is None:
+        return None
+    asked, pictures = [str(text) for text in ledger.about["prompts"]], len(ranking.marks[0].identity)
     words = (like.model, like.trigger, like.class_word) if like else ("", "", "")
     base = Source("base", words[0], "", 1.0, 0, "", words[2])
     found = Evaluation(settings={"choice": ledger.picked} if ledger.picked else {})

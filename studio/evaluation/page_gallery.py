@@ -9,12 +9,13 @@ from itertools import zip_longest
 from os.path import normpath
 from pathlib import Path
 
+from studio.evaluation.page_kinds import by_kind, kind, twins
 from studio.evaluation.page_pictures import Album, count
 from studio.evaluation.page_private import clean, last, said
 from studio.evaluation.page_roles import Cast, headline, varied
 from studio.evaluation.page_shots import Gallery, Grid, Prompt, Set, Shot, Twins
 from studio.evaluation.page_words import number, places
-from studio.evaluation.records import Evaluation, Made, Pair, Score, Source
+from studio.evaluation.records import Evaluation, Made, Pair, Source
 
 PAIRS, GRIDS, HERO = 12, 3, 4  # at most: nearest pairs, prompts of the strength x checkpoint grid, pictures on top
 
@@ -142,15 +143,14 @@ class Maker:
 
     def numbers(self, name: str, used: list[int]) -> tuple[list[str], list[list[str]]]:
         """Every picture's own value of every score that has one: names of columns, and a row per picture."""
-        groups: dict[tuple[str, str], list[Score]] = {}
-        for score in self.evaluation.scores:
-            if score.about.per == "picture" and score.set in (name, ""):
-                groups.setdefault((score.about.name, score.about.group), []).append(score)
+        same = twins(self.evaluation.scores)
+        own = (s for s in self.evaluation.scores if s.about.per == "picture" and s.set in (name, ""))
+        groups = by_kind(score for score in own if kind(score) not in same)
         columns: dict[tuple[str, str], dict[int, str]] = {}
-        for kind, scores in groups.items():
+        for key, scores in groups.items():
             values = (pair for score in scores for pair in zip(score.pictures, score.values, strict=False))
             digits = places(*scores)
-            columns[kind] = {index: number(value, digits) for index, value in values}
+            columns[key] = {index: number(value, digits) for index, value in values}
         kept = {key: column for key, column in columns.items() if any(index in column for index in used)}
         rows = [
             [str(i + 1), clean(self.made(i).source), str(self.made(i).seed), *(c.get(i, "") for c in kept.values())]

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from studio.evaluation import plots
+from studio.evaluation.page_kinds import by_kind, kind, twins
 from studio.evaluation.page_private import clean
-from studio.evaluation.page_roles import ROLES, Cast, Role, role, sets_of, tone
+from studio.evaluation.page_roles import ROLES, Cast, Role, grounded, role, sets_of, tone
+from studio.evaluation.page_run import last
 from studio.evaluation.page_words import ARROWS, TONES, between, number, places
 from studio.evaluation.records import Evaluation, Score, Source
 
+PIECES = 6  # of a list of pictures
 Triple = tuple[float, float, float]
 
 
@@ -51,23 +54,31 @@ class Metric:
 
 
 def metrics(evaluation: Evaluation, cast: Cast) -> list[tuple[Role, list[Metric]]]:
-    """All scores, by the question they answer, in the order they were taken."""
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for score in evaluation.scores:
-        groups.setdefault((score.about.name, score.about.group), []).append(score)
-    built = [(role(name), metric(evaluation, cast, rows)) for (name, _), rows in groups.items()]
+    """All scores, by the question they answer, in the order they were taken; one that is another's twin is named."""
+    same = twins(evaluation.scores)
+    groups = {key: rows for key, rows in by_kind(grounded(s) for s in evaluation.scores).items() if key not in same}
+    also = {key: [clean(name) for (name, _), first in same.items() if first == key] for key in groups}
+    built = [(role(key[0]), metric(evaluation, cast, rows, also[key])) for key, rows in groups.items()]
     ordered = [(one, [metric for kind, metric in built if kind is one]) for one in ROLES]
     return [(one, rows) for one, rows in ordered if rows]
 
 
-def metric(evaluation: Evaluation, cast: Cast, scores: Sequence[Score]) -> Metric:
-    """One score's table."""
+def metric(evaluation: Evaluation, cast: Cast, scores: Sequence[Score], also: Sequence[str] = ()) -> Metric:
+    """One score's table. also: names under which the same numbers were taken again."""
     about, digits = scores[0].about, places(*scores)
-    axis = plots.scale((v for s in scores for v in (s.value, s.low, s.high, *([s.base] if s.base else []))), 4, 92)
+    axis = plots.scale(
+        (v for s in scores for v in (s.value, s.low, s.high, *([s.base] if s.base is not None else []))), 4, 92
+    )
     mine = list(rows(scores, cast, digits, axis))
     only = len(sets_of(scores)) == 1
     whole = [row for score, row in mine if not score.set or only]
-    said = [clean(about.encoder), about.unit and f"in {about.unit}", clean(about.group)]
+    said = [
+        "" if about.encoder in about.group else clean(about.encoder),
+        about.unit and f"in {about.unit}",
+        clean(about.group),
+    ]
+    said += [f"{name} gives the same numbers" for name in also]
+    shown = [score for score, _ in mine if not score.set or only] or [score for score, _ in mine]
     return Metric(
         key=f"{about.name} {about.group}",
         name=clean(about.name),
@@ -76,7 +87,7 @@ def metric(evaluation: Evaluation, cast: Cast, scores: Sequence[Score]) -> Metri
         about="; ".join(dict.fromkeys(part for part in said if part)),
         whole=whole or [row for _, row in mine],
         parts=[row for score, row in mine if score.set] if whole and not only else [],
-        trace=trace(scores, len(evaluation.pictures)),
+        trace=trace(evaluation, shown),
         several=len({row.source for _, row in mine}) > 1,
         compared=any(row.base or row.change for _, row in mine),
     )
@@ -117,20 +128,29 @@ def row(score: Score, beside: Score | None, digits: int, axis: plots.Scale) -> R
     )
 
 
-def trace(scores: Sequence[Score], known: int) -> str:
-    """Which pictures made the numbers: their numbers on the page, as ranges."""
-    used = sorted({index + 1 for score in scores for index in score.pictures if index < known})
-    return f"from pictures {ranges(used)}" if used else ""
+def trace(evaluation: Evaluation, shown: Sequence[Score]) -> str:
+    """Which pictures made the numbers of the rows that are shown first: their numbers on the page, by source."""
+    kinds, labels = {kind(score) for score in shown}, [source.label for source in evaluation.sources]
+    sets = {score.set for score in shown}
+    behind = [s for s in evaluation.scores if kind(s) in kinds and s.set in sets]
+    used: dict[str, set[int]] = {}
+    for score in sorted(behind, key=lambda s: labels.index(s.source) if s.source in labels else len(labels)):
+        known = {index + 1 for index in score.pictures if index < len(evaluation.pictures)}
+        used.setdefault(score.source, set()).update(known)
+    parts = [f"{clean(label)} from pictures {ranges(sorted(rows))}" for label, rows in used.items() if rows]
+    return "; ".join(parts)
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Sorted numbers as `1-4, 7`."""
+    """Sorted numbers as `1-4, 7`; of many pieces how many there are, the first and the last."""
     found: list[list[int]] = []
     for value in numbers:
         if found and value == found[-1][1] + 1:
             found[-1][1] = value
         else:
             found.append([value, value])
+    if len(found) > PIECES:
+        return f"{numbers[0]}\N{EN DASH}{numbers[-1]} ({len(numbers)} of them)"
     return ", ".join(f"{a}\N{EN DASH}{b}" if a != b else str(a) for a, b in found)
 
 
@@ -146,12 +166,14 @@ class Chart:
 
 def curves(evaluation: Evaluation, cast: Cast) -> list[Chart]:
     """A curve per score over the checkpoints' steps, a line per strength; none with fewer than two steps."""
-    sources = {source.label: (stepped(source, evaluation), source) for source in cast.others}
+    end = last(evaluation)
+    sources = {source.label: (cast.origin.of(source).step or end, source) for source in cast.others}
     steps = {step for step, _ in sources.values() if step}
     strengths = sorted({source.strength for source in cast.others})
     charts = []
-    for kind in dict.fromkeys((s.about.name, s.about.group) for s in evaluation.scores if len(steps) > 1):
-        mine = [s for s in evaluation.scores if (s.about.name, s.about.group) == kind]
+    same = twins(evaluation.scores)
+    for key in dict.fromkeys(kind(s) for s in evaluation.scores if len(steps) > 1 and kind(s) not in same):
+        mine = [s for s in evaluation.scores if kind(s) == key]
         first = sets_of(mine)[0]
         points = [(sources[s.source], s) for s in mine if s.set == first and s.source in sources]
         lines = [line(points, strength, number % 6) for number, strength in enumerate(strengths)]
@@ -170,9 +192,3 @@ def line(points: Sequence[tuple[tuple[int, Source], Score]], strength: float, se
         (step, s.value, s.low, s.high) for (step, source), s in points if step and source.strength == strength
     )
     return plots.Line(f"strength {strength:g}", found, series)
-
-
-def stepped(source: Source, evaluation: Evaluation) -> int:
-    """The step of a source; a finished adapter's is the run's last."""
-    last = next((v for k, v in evaluation.config.items() if k.rpartition(".")[2] == "steps" and "preview" not in k), 0)
-    return source.step or (last if isinstance(last, int) else 0)

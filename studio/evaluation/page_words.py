@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from studio.evaluation.page_private import clean
-from studio.evaluation.page_roles import ROLES, Cast, Role, headline, tone
+from studio.evaluation.page_roles import EVEN, ROLES, Cast, Role, even, falling, grounded, headline, tone
 from studio.evaluation.records import Evaluation, Score
 
 MINUS, NOTHING = "\N{MINUS SIGN}", "-"
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
+LEAK, MUCH, WHOLE = "leak", 0.5, 0.9  # the leak as a share of what the trigger adds
+TOTAL = "It acts as much without its trigger as with it"
 TONES = {"better": "better", "worse": "worse", "same": "no clear change", "": ""}
 
 
 @dataclass(frozen=True)
 class Fact:
-    """An answer to a question. claim: without its numbers; sentence: with them; the others: its numbers as texts."""
+    """An answer to a question. claim: without its numbers; sentence: with them; value, base, beside: its numbers as
+    texts; even: it is shown to be as good as the base model's; but: other numbers of the question, clearly worse.
+    """
 
     role: Role
     score: Score
@@ -26,6 +31,8 @@ class Fact:
     value: str
     base: str
     beside: str
+    even: bool = False
+    but: tuple[str, ...] = ()
 
 
 def number(value: float | None, places: int, sign: bool = False) -> str:
@@ -59,76 +66,49 @@ def facts(evaluation: Evaluation, cast: Cast) -> list[Fact]:
     if cast.main is None:
         return []
     found = ((role, headline(evaluation, role.key, cast.main.label)) for role in ROLES if role.key != "rest")
-    return [fact(role, score) for role, score in found if score is not None]
+    return [fact(role, score, falling(evaluation, score)) for role, score in found if score is not None]
 
 
-def fact(role: Role, score: Score) -> Fact:
-    """One answer."""
+def fact(role: Role, score: Score, others: Sequence[Score] = ()) -> Fact:
+    """One answer. others: numbers of the same question that are clearly worse than the base model's."""
+    score = grounded(score)
     digits, kind = places(score), tone(score)
     value, interval = number(score.value, digits) + unit(score), between(score.low, score.high, digits)
-    base = number(score.base, digits) if score.base is not None else ""
-    change = number(score.change, digits, sign=True) if score.change is not None else ""
+    base = number(score.base, digits) if score.base is not None and not role.zero else ""
     wide = between(score.change_low, score.change_high, digits, sign=True)
     known = "95\N{NO-BREAK SPACE}% interval "
     measure, claim = f"{clean(score.about.name)} {value}", ""
+    beside = f"{known}{interval}" if interval else ""
     if kind:
-        claim = {"better": role.more, "worse": role.less, "same": role.same}[kind] + "."
-        words = f"{claim[:-1]} ({measure}, base {base}: {change}, {known}{wide})."
+        claim = claimed(role, score, kind) + "."
+        beside = beside if role.zero else f"{number(score.change, digits, sign=True)}, {known}{wide}"
+        words = f"{claim[:-1]} ({measure}{f', base {base}: ' if base else ', '}{beside})."
     else:
-        words = f"{role.title}: {measure}" + (f" ({known}{interval})." if interval else ".")
-    beside = f"{change}, {known}{wide}" if kind else f"{known}{interval}" if interval else ""
-    return Fact(role, score, kind, claim, words, value, base, beside)
+        words = f"{role.title}: {measure}" + (f" ({beside})." if beside else ".")
+    if others:
+        worse = f"{'Also' if kind == 'worse' else 'But'} clearly worse: {listed(moved(others))}."
+        claim, words = f"{claim} {worse}".strip(), f"{words} {worse}"
+    but = tuple(clean(one.about.name) for one in others)
+    return Fact(role, score, kind, claim, words, value, base, beside, bool(kind) and even(score), but)
 
 
-def verdict(found: list[Fact]) -> tuple[str, str]:
-    """(tone, sentence): is it any good, as far as the intervals say."""
-    tones = {row.role.key: row.tone for row in found}
-    if not found:
-        return "", "Nothing was scored."
-    identity, prompt = tones.get("identity"), tones.get("prompt")
-    if identity == "better" and prompt == "worse":
-        return "mixed", "It learned the subject, and lost some of its obedience to prompts."
-    if identity == "better" and prompt:
-        return "better", "It learned the subject, and still does what prompts say."
-    if identity == "better":
-        return "better", "It learned the subject. How well it follows prompts was not compared with the base model."
-    if identity == "worse":
-        return "worse", "It moved away from the subject: the base model's pictures look more like it."
-    if identity == "same":
-        return (
-            "same",
-            "It is not shown that it learned the subject: beside the base model, the difference is within the noise.",
-        )
-    if "identity" in tones:
-        return "", "How much of this the base model does already is not known, so the numbers stand alone."
-    return "", "How much its pictures look like the subject was not measured."
+def claimed(role: Role, score: Score, kind: str) -> str:
+    """What a tone means for a question; of a leak also how much."""
+    if kind == "worse" and score.about.name == LEAK and score.value >= MUCH:
+        return TOTAL if score.value >= WHOLE else "Without the trigger much of the subject still appears"
+    if kind == "same" and even(score) and role.even:
+        return f"{role.even}, within {EVEN:.0%}"
+    return {"better": role.more, "worse": role.less, "same": role.same}[kind]
 
 
-def warning(found: list[Fact]) -> str:
-    """Which other questions were answered worse than by the base model."""
-    names = [
-        row.role.title.lower() for row in found if row.tone == "worse" and row.role.key not in ("identity", "prompt")
-    ]
-    if not names:
-        return ""
-    listed = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-    return f"Worse than with the base model: {listed}."
+def moved(scores: Sequence[Score]) -> list[str]:
+    """`caption-recall −0.274` of each: the change beside the base model."""
+    return [f"{clean(one.about.name)} {number(one.change, places(one), sign=True)}{unit(one)}" for one in scores]
 
 
-def advice(cast: Cast) -> str:
-    """The recommended checkpoint and strength with the reason, if one was chosen."""
-    if cast.choice is None:
-        return ""
-    choice, source = cast.choice, cast.choice.source
-    reason = clean(choice.reason).strip().rstrip(".")
-    sentence = f" {reason[:1].upper()}{reason[1:]}." if reason else ""
-    step = choice.step if choice.step is not None else source.step if source else None
-    strength = choice.strength if choice.strength is not None else source.strength if source else None
-    name = [clean(source.label)] if source and not source.label.startswith("step ") else []
-    parts = [*name, *[f"step {step}"] * bool(step), *([f"strength {strength:g}"] if strength is not None else [])]
-    if not parts or reason.startswith("step "):  # it names the checkpoint itself
-        return f"Recommended: {reason}." if reason else ""
-    return f"Recommended: {', '.join(parts)}." + sentence
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def limits(evaluation: Evaluation, cast: Cast) -> list[str]:

@@ -99,14 +99,20 @@ def panel(
     for name in (*names, *(options or {})):
         if name not in (ALL, PERSONAL, CAPTIONS, *there):
             registry.find("scorers", name)  # raises, with the nearest name
-    usual = [name for name in SMALL.get(model, USUAL) if name in (PERSONAL, CAPTIONS, *there)]
-    for name in [PERSONAL, CAPTIONS, *there] if ALL in names else list(dict.fromkeys(names)) or usual:
+    for name in resolved(names, model):
         wishes = {**OWN.get(model, {}).get(name, {}), **(options or {}).get(name, {})}
         try:
             add(found, name, model, wishes, place, dtype)
         except ModelError as error:
             found.note(f"no {name}: {reason(error)}")
     return found
+
+
+def resolved(names: Sequence[str], model: str) -> list[str]:
+    """The names that are meant: those given, everything for "all", or those that suit the model."""
+    there = [PERSONAL, CAPTIONS, *(entry.name for entry in registry.describe("scorers"))]
+    usual = [name for name in SMALL.get(model, USUAL) if name in there]
+    return there if ALL in names else list(dict.fromkeys(names)) or usual
 
 
 def add(

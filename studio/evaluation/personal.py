@@ -15,6 +15,8 @@ from torch import Tensor
 from studio.pipelines.errors import DataError
 from studio.pipelines.protocols import About
 
+COSINE, APART = (-1.0, 1.0), (0.0, 2.0)  # bounds of a cosine, and of 1 - cosine
+
 
 class Eye(Protocol):
     """An image encoder, such as those of `pipelines/encoders`."""
@@ -52,7 +54,7 @@ def identity(
     cosines = eye.image_features(pictures) @ near.T
     of = "training pictures" if training else "references"
     return [
-        Measured(about(name, f"{how} cosine with {of}", eye, needs=("references",)), numbers(found))
+        Measured(about(name, f"{how} cosine with {of}", eye, needs=("references",), bounds=COSINE), numbers(found))
         for name, how, found in (("identity", "mean", cosines.mean(1)), ("identity-max", "largest", cosines.amax(1)))
     ]
 
@@ -69,7 +71,8 @@ def diversity(eye: Eye, pictures: Sequence[Tensor], prompts: Sequence[str]) -> M
         rows = [row for row in group if good[row]]
         if len(rows) > 1:
             found[rows] = apart(features[rows, None], features[None, rows]).sum(1).cpu() / (len(rows) - 1)
-    return Measured(about("diversity", "mean pairwise 1 - cosine per prompt", eye, needs=("prompts",)), numbers(found))
+    how = "mean pairwise 1 - cosine per prompt"
+    return Measured(about("diversity", how, eye, per="prompt", needs=("prompts",), bounds=APART), numbers(found))
 
 
 def masked(picture: Tensor, mask: Tensor | None) -> Tensor:

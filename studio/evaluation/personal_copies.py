@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from studio.evaluation.personal import Eye, Measured, about, numbers, reference_features
+from studio.evaluation.personal import COSINE, Eye, Measured, about, numbers, reference_features
 from studio.evaluation.personal_align import cut, matches, refined, shrunk
 from studio.evaluation.records import Pair
 from studio.pipelines.errors import DataError
@@ -88,9 +88,9 @@ def copies(eye: Eye, pictures: Sequence[Tensor], training: Shelf, numbered: Sequ
         notes.append(f"{count} of {len(pictures)} pictures look like copies of training pictures: look at the pairs")
     places = range(len(pictures)) if numbered is None else numbered
     rows = zip(places, which.tolist(), numbers(nearest), strict=True)
-    share = about("copies", f"share of pictures flagged, {HOW}", eye, better="lower")
+    share = about("copies", f"share of pictures flagged, {HOW}", eye, better="lower", bounds=(0.0, 1.0))
     return Copies(
-        Measured(about("copy-similarity", HOW, eye, better="lower"), numbers(nearest), tuple(notes)),
+        Measured(about("copy-similarity", HOW, eye, better="lower", bounds=COSINE), numbers(nearest), tuple(notes)),
         Measured(share, numbers(flags), tuple(notes)),
         [Pair(place, training.names[index], value) for place, index, value in rows if value == value],
     )

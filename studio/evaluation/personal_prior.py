@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from studio.evaluation.personal import Eye, Measured, about, apart, mean, numbers
+from studio.evaluation.personal import APART, Eye, Measured, about, apart, mean, numbers
 from studio.pipelines.errors import DataError
 from studio.pipelines.protocols import About
 
@@ -21,7 +21,9 @@ def drift(eye: Eye, pictures: Sequence[Tensor], base: Sequence[Tensor]) -> Measu
     """
     paired(pictures, base, "pictures of the base model")
     found = apart(eye.image_features(pictures), eye.image_features(base))
-    return Measured(about("drift", "1 - cosine with the base model's picture", eye, better="lower"), numbers(found))
+    return Measured(
+        about("drift", "1 - cosine with the base model's picture", eye, better="lower", bounds=APART), numbers(found)
+    )
 
 
 def leak(

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from studio.evaluation.personal import Measured, numbers
+from studio.evaluation.personal import COSINE, Measured, numbers
 from studio.pipelines.errors import DataError
 from studio.pipelines.protocols import About
 
@@ -21,7 +21,7 @@ SMALL = (
     "picture photo photograph image background drawing"
 )
 EMPTY = frozenset(SMALL.split())  # they say nothing of what is to be seen
-NAN = float("nan")
+NAN, SHARE = float("nan"), (0.0, 1.0)
 
 
 class Reader(Protocol):
@@ -40,7 +40,7 @@ def accuracy(read: Sequence[Mapping[str, str]], wishes: Sequence[Mapping[str, st
     """
     if len(read) != len(wishes):
         raise DataError(f"{len(read)} pictures were read and {len(wishes)} have wishes: give each picture its own")
-    what = text_about("prompt-accuracy", judge, "the judge")
+    what = text_about("prompt-accuracy", judge, "the judge", SHARE)
     return Measured(what, tuple(share(*row) for row in zip(read, wishes, strict=True)))
 
 
@@ -66,19 +66,19 @@ def round_trip(captions: Sequence[str], prompts: Sequence[str], reader: Reader, 
     recalls = tuple(recall(caption, prompt) for caption, prompt in zip(captions, prompts, strict=True))
     return [
         Measured(
-            text_about(name, by, "the captioner"),
+            text_about(name, by, "the captioner", bounds),
             tuple(value if fine else NAN for value, fine in zip(values, good, strict=True)),
         )
-        for name, by, values in (
-            ("caption-match", f"{captioner}, read by {reader.id}", alike),
-            ("caption-recall", captioner, recalls),
+        for name, by, values, bounds in (
+            ("caption-match", f"{captioner}, read by {reader.id}", alike, COSINE),
+            ("caption-recall", captioner, recalls, SHARE),
         )
     ]
 
 
-def text_about(name: str, by: str, who: str) -> About:
+def text_about(name: str, by: str, who: str, bounds: tuple[float, float]) -> About:
     """What a number out of words is."""
-    return About(name, by, f"as {who} takes pictures", f"{name}: {by}", needs=("prompts",))
+    return About(name, by, f"as {who} takes pictures", f"{name}: {by}", needs=("prompts",), bounds=bounds)
 
 
 def describe(captioner: Captioner, pictures: Sequence[Tensor]) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
+MANY = 4  # points of a plane with error bars
 LETTER = 6.6  # about the width of a letter of a label, in user units
 Box = tuple[float, float, float, float]
 
@@ -124,20 +125,26 @@ def axes(x: Scale, y: Scale, names: tuple[str, str], most: int = 5) -> list[Mark
 
 
 def pareto(points: Sequence[Point], names: tuple[str, str], better: tuple[int, int] = (1, 1)) -> Markup:
-    """Identity (y) against prompt accuracy (x), with error bars; the front is drawn. names: of the axes, x and y."""
+    """Identity (y) against prompt accuracy (x); the front is drawn, and the error bars of few. names: of the axes."""
     wide, high = 420.0, 230.0 if len(points) < 4 else 320.0
     known = [point for point in points if all(map(math.isfinite, point.at))]
+    known = [replace(point, x=point.x[:1] * 3, y=point.y[:1] * 3) for point in known] if crowded(points) else known
     x = scale((value for point in known for value in point.x), 42, wide - 12)
     y = scale((value for point in known for value in point.y), high - 40, 26)
     best = front(known, *better)
     parts = axes(x, y, names)
     if len(best) > 1:
         parts.append(path([(x(p.at[0]), y(p.at[1])) for p in best], class_="front"))
-    parts += [bar for point in known for bar in bars(point, x, y)]
+    parts += [bar for point in known for bar in bars(point, x, y) if not crowded(points)]
     parts += [dot(point, x, y) for point in known]
     parts += labels(known, x, y, (x.start, y.end - 4, x.end, y.start))
     said = "; ".join(f"{p.label}: {short(p.at[0])}, {short(p.at[1])}" for p in known)
     return figure(wide, high, f"{names[1]} against {names[0]}. {said}", parts, "pareto")
+
+
+def crowded(points: Sequence[Point]) -> bool:
+    """Whether error bars would hide the points: what candidates of a run differ in is small beside their intervals."""
+    return len(points) > MANY
 
 
 def bars(point: Point, x: Scale, y: Scale) -> list[Markup]:

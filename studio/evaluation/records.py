@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,21 +98,34 @@ class Evaluation:
         return next(found, None)
 
     def to_json(self) -> str:
-        """As JSON text; NaN as null."""
+        """As JSON text; NaN, and an end of bounds that is none, as null."""
         return json.dumps(tidy(asdict(self)), indent=1) + "\n"
 
     @classmethod
     def read(cls, file: Path) -> Evaluation:
         """From the file that `to_json` was written to. Raises ValueError, KeyError or TypeError for another's."""
         values = json.loads(file.read_text("utf-8"))
-        scores = [
-            Score(**{**row, "about": About(**{**row["about"], "needs": tuple(row["about"]["needs"])}),
-                     "pictures": tuple(row["pictures"]), "values": tuple(number(v) for v in row["values"])})
-            for row in values.pop("scores")
-        ]  # fmt: skip
+        scores = [restored(row) for row in values.pop("scores")]
         lists = {"sources": Source, "pictures": Made, "pairs": Pair}
         rows: dict[str, Any] = {name: [kind(**row) for row in values.pop(name)] for name, kind in lists.items()}
         return cls(**values, **rows, scores=scores)
+
+
+def restored(row: dict[str, Any]) -> Score:
+    """A score as it was before it was JSON: null is NaN, but for a base that there was none of, and its change."""
+    about = {**row["about"], "needs": tuple(row["about"]["needs"]), "bounds": bounds(row["about"].get("bounds"))}
+    plain = {key: number(row[key]) for key in ("value", "low", "high")}
+    paired = ("change", "change_low", "change_high") if row.get("base") is not None else ()
+    lists = {"pictures": tuple(row["pictures"]), "values": tuple(map(number, row["values"]))}
+    return Score(**{**row, **plain, **{key: number(row[key]) for key in paired}, **lists, "about": About(**about)})
+
+
+def bounds(ends: list[float | None] | None) -> tuple[float, float] | None:
+    """Bounds out of JSON, where an infinite end is null."""
+    if ends is None:
+        return None
+    low, high = ends
+    return (-math.inf if low is None else low, math.inf if high is None else high)
 
 
 def number(value: float | None) -> float:
@@ -125,4 +139,4 @@ def tidy(value: Any) -> Any:
         return {key: tidy(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [tidy(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

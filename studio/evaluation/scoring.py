@@ -20,7 +20,7 @@ BATCH = 32
 class Column:
     """One scorer's values over the pictures of a set ("" for all that call the subject). rows: into `Drawn`.
 
-    ends: the scorer's own interval of a number that belongs to the whole set.
+    ends: its own interval, of a number that belongs to the whole set or is no plain mean.
     """
 
     about: About
@@ -37,6 +37,8 @@ def columns(scorer: Scorer, drawn: Drawn, material: Material, base: Drawn | None
         for name in ("", *sets):
             yield from whole(scorer, drawn, name, base)
         return
+    if "references" in scorer.about.needs and not material.references:
+        return  # of this subject there are none: the other columns, and other subjects, are scored all the same
     values: dict[int, float] = {}
     near = material if "references" in scorer.about.needs else None
     for name in sets:

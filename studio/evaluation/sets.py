@@ -107,6 +107,8 @@ def one(file: Path, name: str, table: Any) -> PromptSet:
     for row in prompts if isinstance(prompts, list) else ():
         if isinstance(row, Mapping):
             refuse(f"{file}: [{name}] prompts", row, set(Prompt.model_fields))
+    if prompts == []:
+        raise UsageError(f"{file}: [{name}] prompts = []: there is no prompt in it; give one, or take [{name}] out")
     try:
         return PromptSet(name=name, **table)
     except ValidationError as error:

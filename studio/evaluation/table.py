@@ -15,6 +15,7 @@ from studio.pipelines.protocols import About
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from studio.evaluation.homes import Home
     from studio.evaluation.targets import Target
 
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
@@ -84,14 +85,17 @@ def write(file: Path, text: str) -> Path:
     return file
 
 
-def write_scores(found: Evaluation, targets: Sequence[Target], folder: Path, home: Path) -> list[Path]:
-    """`scores.json` of every run that was evaluated at full strength, else of the files; its paths."""
-    places = {one.source.label: one.run.folder if one.run is not None else home for one in targets}
+def write_scores(found: Evaluation, targets: Sequence[Target], home: Home) -> list[Path]:
+    """`scores.json` of every run whose own it is, at full strength, else of the first source; its paths."""
+    places = {
+        one.source.label: one.run.folder if one.run is not None and one.run.folder in home.own else home.home
+        for one in targets
+    }
     chosen: dict[Path, Source] = {}
     for source in sorted((one.source for one in targets), key=lambda source: abs(source.strength - 1)):
         chosen.setdefault(places[source.label], source)
     return [
-        write(place / "scores.json", json.dumps(scores(found, source.label, folder, place), indent=1) + "\n")
+        write(place / "scores.json", json.dumps(scores(found, source.label, home.folder, place), indent=1) + "\n")
         for place, source in chosen.items()
     ]
 

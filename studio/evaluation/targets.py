@@ -93,7 +93,13 @@ def bases(found: Sequence[Target]) -> list[Target]:
     """The base model of every subject, each once; the first is called `base`."""
     first = {target.subject: target for target in reversed(found)}
     made: list[Target] = []
-    for target in sorted(first.values(), key=found.index):
+    leads = {target.subject[:2]: number for number, target in reversed(list(enumerate(found)))}
+
+    def order(target: Target) -> tuple[int, bool, int]:
+        """Those with pictures before others of their class: what the base model is worth there is told for both."""
+        return leads[target.subject[:2]], target.data is None, found.index(target)
+
+    for target in sorted(first.values(), key=order):
         word = target.source.class_word or target.source.model
         label = unused(f"base ({word})", [one.source.label for one in made]) if made else "base"
         made.append(replace(target, source=replace(target.source, label=label, file="", strength=1.0), run=None))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from studio.evaluation import personal, personal_copies, personal_prior, personal_words, scoring
-from studio.evaluation.gallery import Drawn, is_base
+from studio.evaluation import bootstrap, personal, personal_copies, personal_prior, personal_words, scoring
+from studio.evaluation.gallery import Drawn
 from studio.evaluation.personal import Eye
 from studio.evaluation.personal_copies import Shelf
 from studio.evaluation.records import Pair
@@ -73,8 +73,6 @@ class Traits:
         material, rows = self.material, list(range(len(drawn.wanted)))
         if not material.training:
             return
-        if is_base(drawn.source):  # it never saw them: one seed tells what chance brings, at a quarter of the time
-            rows = [row for row in rows if drawn.wanted[row].seed == drawn.wanted[0].seed]
         if self.shelf is None:
             self.shelf = personal_copies.shelf(eye, material.training, material.training_names, material.references)
         bound, flagged = self.shelf.bound, 0
@@ -108,21 +106,32 @@ class Traits:
             return
         sides = [(drawn, called), (base, base_called), (drawn, silent), (base, base_silent)]
         with_trigger, base_with, without, base_without = (self.likeness(eye, side, rows)[0] for side, rows in sides)
-        for found in personal_prior.leak(with_trigger, base_with, without, base_without):
-            notes = tuple(f"{drawn.source.label}: {note}" for note in found.notes)
-            yield from self.spread(drawn, silent, replace(found, notes=notes))
+        share, bare = (
+            replace(found, notes=tuple(f"{drawn.source.label}: {note}" for note in found.notes))
+            for found in personal_prior.leak(with_trigger, base_with, without, base_without)
+        )
+        added = personal_prior.differences(with_trigger, base_with)
+        extra = dict(zip(silent, bare.values, strict=True))
+        for column in self.spread(drawn, silent, share):
+            above = [extra[row] for row in column.rows]
+            seen = bootstrap.ratio(above, prompts(drawn, column.rows), added, prompts(drawn, called))
+            yield replace(column, ends=(seen.low, seen.high) if share.mean == share.mean else None)
+        yield from self.spread(drawn, silent, bare)
 
     def accuracy(self, drawn: Drawn) -> Iterator[Column]:
         """Whether the judges read in the pictures what the prompts wish."""
         from studio.evaluation.personal_wishes import wishes
+        from studio.pipelines.scorers._stated import spoken
 
         rows = [row for row, picture in enumerate(drawn.pictures) if picture is not None]
         wanted = [wishes(drawn.wanted[row].plain, drawn.source.class_word) for row in rows]
         if rows and self.panel.read is not None:
             read = self.panel.read(drawn.batch(rows))
             for row, answers, asked in zip(rows, read, wanted, strict=True):
-                if unmet := [word for name, word in asked.items() if personal_words.share(answers, {name: word}) < 1]:
-                    self.panel.missing[drawn.made[row].file] = unmet
+                plain = drawn.wanted[row].plain
+                unmet = [name for name, word in asked.items() if personal_words.share(answers, {name: word}) < 1]
+                if unmet:
+                    self.panel.missing[drawn.made[row].file] = [spoken(plain, name, asked[name]) for name in unmet]
             yield from self.spread(drawn, rows, personal_words.accuracy(read, wanted, "embedded judges"))
 
     def captions(self, drawn: Drawn) -> Iterator[Column]:
@@ -132,7 +141,8 @@ class Traits:
         if self.panel.captioner is None or self.panel.reader is None:
             return
         said = personal_words.describe(self.panel.captioner, list(drawn.batch(rows)))
-        for found in personal_words.round_trip(said, prompts, self.panel.reader, self.panel.captioner_id):
+        who = getattr(self.panel.captioner, "id", self.panel.captioner_id)  # a commit is known once it was read
+        for found in personal_words.round_trip(said, prompts, self.panel.reader, who):
             yield from self.spread(drawn, rows, found)
 
     def spread(self, drawn: Drawn, rows: Sequence[int], found: Found) -> Iterator[Column]:
@@ -155,6 +165,11 @@ def joined(rows: Sequence[int], parts: Iterable[tuple[Sequence[int], Sequence[Fo
         for kept, one in zip(values, measured, strict=True):
             kept |= dict(zip(part, one.values, strict=True))
     return [replace(one, values=tuple(kept[row] for row in rows)) for one, kept in zip(found, values, strict=True)]
+
+
+def prompts(drawn: Drawn, rows: Sequence[int]) -> list[tuple[str, int]]:
+    """Whose picture each row is."""
+    return [(drawn.wanted[row].set, drawn.wanted[row].number) for row in rows]
 
 
 def paired(drawn: Drawn, base: Drawn | None, called: bool) -> tuple[list[int], list[int]]:

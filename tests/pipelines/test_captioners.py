@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_building_reads_nothing_and_the_first_call_says_what_is_missing(pictures
     with pytest.raises(ModelError, match="no such folder") as error:
         wanted(pictures)
     hub = blip.build(blip.Config(), CPU, torch.float32)
-    with pytest.raises(ModelError, match=r"captioner Salesforce/blip-image-captioning-base@main: not cached") as other:
+    with pytest.raises(ModelError, match=rf"captioner {re.escape(hub.id)}: not cached") as other:
         hub(pictures)
     for raised in (error, other):
         assert "for pictures of the embedded world only, take --captioner embedded" in str(raised.value)
@@ -233,3 +234,27 @@ def test_a_photograph_is_doubted():
 def test_no_judges_is_a_model_error(tmp_path: Path):
     with pytest.raises(ModelError, match="no judges in"):
         reading(judges=tmp_path)([torch.zeros(3, 8, 8)])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_its_usual_network_is_one_commit_whatever_its_branch_becomes(name: str):
+    module = load(name)
+    config = module.Config()
+    who = module.build(config, CPU, torch.float32).id
+    assert loading.COMMIT.fullmatch(loading.pinned(config.model, config.revision))
+    assert who == f"{config.model}@{loading.PINNED[config.model]}"
+    assert loading.pinned(config.model, "v2") == "v2"
+    assert loading.pinned("owner/other") == "main"
+
+
+def test_a_branch_is_named_by_the_commit_that_was_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from huggingface_hub import constants
+
+    commit, place = "a" * 40, tmp_path / "models--owner--other"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert loading.named("owner/other") == "owner/other@main"
+    (place / "snapshots" / commit).mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text(commit)
+    assert loading.named("owner/other") == f"owner/other@{commit}"
+    assert loading.named(str(tmp_path)) == str(tmp_path)

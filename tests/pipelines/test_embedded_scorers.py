@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from studio.pipelines.encoders import judges
 from studio.pipelines.encoders.base import forget
 from studio.pipelines.errors import ModelError
 from studio.pipelines.scorers import embedded
-from studio.pipelines.scorers._stated import KINDS, STYLES, Reader
+from studio.pipelines.scorers._stated import KINDS, SIZES, STYLES, Reader, spoken
 from studio.world import concepts, scenes, words
 from studio.world.judges import answers
 from studio.world.sprites import Sprite
@@ -98,3 +99,13 @@ def test_the_judges_are_named_by_their_weights():
 def test_judges_that_are_not_there_are_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="no judges in .*empty: make them with"):
         embedded.build(embedded.Config(encoder=str(tmp_path / "empty")), CPU, torch.float32)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_what_a_prompt_states_is_told_in_its_own_words(draw: scenes.Draw, style: str):
+    read = Reader(answers(draw))
+    for phrase, size in itertools.product(STYLES[style], SIZES):
+        prompt = f"a {phrase} of a {size} fox"
+        stated = read(prompt)
+        assert (stated["style"], stated["size"]) == (style, SIZES[size])
+        assert {spoken(prompt, name, answer) for name, answer in stated.items()} == {phrase, size, "fox"}

@@ -72,6 +72,15 @@ def test_one_number_for_each_picture(given: Given):
         assert not found.requires_grad, scorer.about.name
 
 
+def test_its_numbers_lie_within_its_bounds(given: Given):
+    case, scorers = given
+    for scorer in scorers:
+        if scorer.about.bounds is not None:
+            found, (least, most) = score(case, scorer), scorer.about.bounds
+            assert least < most, scorer.about.name
+            assert ((found >= least - 1e-5) & (found <= most + 1e-5)).all(), scorer.about.name
+
+
 def test_the_same_again_is_the_same_number_and_nothing_given_is_changed(given: Given):
     case, scorers = given
     for scorer in scorers:
