@@ -211,7 +211,7 @@ class Judge:
             if self.hated in " ".join(task.words):
                 yield Outcome(task.name, "failed", "NaN pictures", 5)
                 continue
-            out = Path(task.words[1]) / "evaluation"
+            out = Path(task.words[task.words.index("--out") + 1])
             out.mkdir(parents=True)
             (out / "evaluation.json").write_text(Evaluation([Source(out.parent.name, "toy")]).to_json())
             yield Outcome(task.name, "done")

@@ -62,8 +62,8 @@ class Reader:
 
 def spoken(prompt: str, name: str, answer: str) -> str:
     """An attribute's answer in the prompt's own words: `flat sticker` for twemoji, `tiny` for the size small."""
-    ways = STYLES.get(answer, ()) if name == "style" else ()
-    ways = tuple(word for word, size in SIZES.items() if size == answer) if name == "size" else ways
+    ways = list(STYLES.get(answer, ())) if name == "style" else []
+    ways += [word for word, size in SIZES.items() if name == "size" and size == answer]
     return next((way for way in ways if re.search(rf"\b{way}\b", prompt, re.IGNORECASE)), answer)
 
 
