@@ -6,7 +6,7 @@ What peft lacks is made up for: a strength for OFT and (IA)3, on the fly, and me
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -160,30 +160,16 @@ class Family(LoRA):
             layer.scaling[NAME] = self._factor(layer) * strength
 
     @contextmanager
-    def merged(self, strength: float = 1.0) -> Iterator[None]:
-        """Inside, it acts at a strength through the frozen weights, rounded to their dtype: as fast as the base model.
-
-        For drawing only; afterwards the weights are what they were. Where they cannot hold it (8 bits, offloaded), it
-        is `scaled`.
-        """
-        layers = list(self._wrapped.values())
-        with self.scaled(strength):
-            if strength == 0 or not self.enabled or not merging.mergeable(layers):
-                yield
-                return
-            swaps = [swap for layer in layers for swap in self._swaps(layer)]
-            before = [frozen.data for frozen, _ in swaps]
-            self._merged = True
-            self._switch()
-            try:
-                for frozen, tensor in swaps:
-                    frozen.data = tensor
-                yield
-            finally:
-                for (frozen, _), tensor in zip(swaps, before, strict=True):
-                    frozen.data = tensor
-                self._merged = False
-                self._switch()
+    def _in_weights(self, layers: Sequence[Any]) -> Iterator[None]:
+        swaps = [swap for layer in layers for swap in self._swaps(layer)]
+        before = [frozen.data for frozen, _ in swaps]
+        try:
+            for frozen, tensor in swaps:
+                frozen.data = tensor
+            yield
+        finally:
+            for (frozen, _), tensor in zip(swaps, before, strict=True):
+                frozen.data = tensor
 
     def _swaps(self, layer: Any) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Each frozen parameter that the update touches, with what it is with the update in it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -207,11 +207,17 @@ class LoRA:
                 yield
                 return
             self._merged = True
+            self._switch()
             try:
-                with merging.merged(layers, NAME):
+                with self._in_weights(layers):
                     yield
             finally:
                 self._merged = False
+                self._switch()
+
+    def _in_weights(self, layers: Sequence[Any]) -> AbstractContextManager[None]:
+        """Inside, the frozen weights hold the update."""
+        return merging.merged(layers, NAME)
 
     def _refuse_merged(self) -> None:
         if self._merged:
