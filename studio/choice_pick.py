@@ -12,7 +12,16 @@ from studio.pipelines.errors import UsageError
 from studio.precision import preferred
 from studio.store import Run
 
-WORDS = ("trigger", "class_word", "base_model", "base_licence", "studio.config")
+WORDS = (
+    "trigger",
+    "class_word",
+    "base_model",
+    "base_licence",
+    "studio.config",
+    "studio.memory",
+    "studio.data",
+    "studio.base",
+)
 
 
 def pick(run: Run) -> list[Path]:

@@ -40,7 +40,8 @@ def write(session: Session) -> None:
     base = Path(base).name if Path(base).exists() else base  # the file travels: no path of this machine in it
     about = {"trigger": data.trigger, "class_word": data.class_word, "base_model": base}
     about |= {"base_licence": licence.words(licence.stated(session.config.model))}
-    about |= {"studio.config": settings(session.basis.config)}
+    about |= {"studio.config": settings(session.basis.config), "studio.memory": remembered(session.memory)}
+    about |= {"studio.data": session.basis.data, "studio.base": session.basis.model}
     about |= session.chooser.header() if session.chooser else {}
     about = {key: text for key, text in about.items() if text}
     for path in journal.patiently(lambda: files.exports(session.model, session.adapter, session.run.folder, about)):
@@ -51,6 +52,12 @@ def settings(config: Mapping[str, Any]) -> str:
     """What a run was made with, as JSON; without the places of this machine, and without prompts."""
     told = {key: value for key, value in config.items() if not key.endswith(("folder", "model", "prompts"))}
     return json.dumps(told, sort_keys=True, default=str)
+
+
+def remembered(memory: Mapping[str, Any]) -> str:
+    """The numbers that a trainer found and keeps, such as DCO's beta, as JSON; "" where there are none."""
+    told = {name: value for name, value in memory.items() if isinstance(value, int | float | str)}
+    return json.dumps(told, sort_keys=True) if told else ""
 
 
 def draw(session: Session, made: list[Image]) -> None:

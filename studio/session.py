@@ -159,7 +159,7 @@ class Session(Materials):
         if state is not None:
             self.journal.step = start
             self.journal("message", message=f"going on from step {start}")
-            last = loop.resting(settings, self.model, self.adapter, {}, state, start)
+            last = loop.resting(settings, self.model, self.adapter, self.memory, state, start)
             if start >= settings.steps:  # trained to the end, but not exported
                 return last
             if self.due(start) and not previews.load(self.run.samples, f"{start:06}", self.shots):

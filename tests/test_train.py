@@ -83,6 +83,20 @@ def test_guided_previews_say_so_and_the_file_is_compared_without(pictures: Path,
     assert np.array_equal(pixels(folder / "samples/base-00.png"), pixels(plain / "samples/base-00.png"))
 
 
+def test_the_file_says_what_it_was_made_of(pictures: Path, tmp_path: Path) -> None:
+    fast = {"steps": 6, "adapter": {"rank": 2}, "previews": {"steps": 2}, "precision": "no"}
+    fast["data"] = {"folder": pictures, "class_word": "cat"}
+    flags = {"model": "toy", "run": "one", "runs": tmp_path / "runs", "settings": fast}
+    folder = train(make("dco", flags=flags))
+    header = files.header(folder / files.NAME)
+    numbers = [event.numbers for event in Run(folder).events() if event.numbers]
+    assert json.loads(header["studio.memory"])["beta"] == pytest.approx(numbers[-1]["beta"])
+    told = json.loads(header["studio.config"])
+    assert told["settings.beta"] == "auto"
+    assert str(tmp_path) not in " ".join(header.values())
+    assert len(header["studio.data"]) == len(header["studio.base"]) == 64
+
+
 def test_the_same_words_give_the_same_bits(pictures: Path, tmp_path: Path) -> None:
     one = load_file(train(config(pictures, tmp_path)) / export.NAME)
     again = config(pictures, tmp_path).model_copy(update={"run": "two"})
