@@ -63,7 +63,7 @@ def idle(memory: dict[str, Any], numbers: Mapping[str, float]) -> str:
 def doubts(adapter: Adapter, known: Mapping[str, str]) -> tuple[str, ...]:
     """What a person should know of the adapter and of the base captions, by sample id, before it begins."""
     found = []
-    if mute := sum(not caption for caption in known.values()):
+    if mute := sum(not set(caption.lower().split()) - {"a", "an", "the"} for caption in known.values()):
         found.append(
             f"{mute} of {len(known)} base captions say nothing; give a class_word, so that they name the class"
         )

@@ -45,7 +45,14 @@ def write(session: Session) -> None:
     about |= session.chooser.header() if session.chooser else {}
     about = {key: text for key, text in about.items() if text}
     for path in journal.patiently(lambda: files.exports(session.model, session.adapter, session.run.folder, about)):
-        journal("message", message=f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB")
+        journal("message", message=f"wrote {path.name}, {path.stat().st_size / 2**20:.1f} MiB{lossy(path)}")
+
+
+def lossy(path: Path) -> str:
+    """How much of the change a file for other tools keeps, where it cannot keep all of it."""
+    header = files.header(path) if path.suffix == ".safetensors" else {}
+    kept = json.loads(header.get("studio.svd_energy", "{}"))
+    return f": the nearest LoRA, with {kept['all']:.0%} of the change" if "all" in kept else ""
 
 
 def settings(config: Mapping[str, Any]) -> str:

@@ -156,7 +156,10 @@ def explain_flag(error: ValidationError, config: type[Part], tokens: list[str]) 
     given = [token[2:].partition("=")[0].replace("-", "_") for token in tokens if token.startswith("--")]
     fits = [key for key in keys(config) if f".{key}".endswith(f".{leaf}") and owner(config, key) == error.title]
     flag = next((key for key in fits if key in given), leaf)
-    return f"--{flag.replace('_', '-')}{explain(error, config, config, '').removeprefix(leaf)}"
+    said = explain(error, config, config, "")
+    if not error.errors()[0]["loc"]:  # of several settings together: it names them itself
+        return said.partition(": ")[2]
+    return f"--{flag.replace('_', '-')}{said.removeprefix(leaf)}"
 
 
 def owner(config: Any, key: str) -> str:

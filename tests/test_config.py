@@ -192,3 +192,9 @@ def test_resolved_paths_are_absolute_and_schemes_stay(tmp_path: Path, monkeypatc
 )
 def test_the_subject_is_what_the_data_is_called(args: list[str], subject: str):
     assert config("dreambooth", *args).subject() == subject
+
+
+def test_a_mistake_between_two_settings_names_them_and_no_flag():
+    with pytest.raises(UsageError) as caught:
+        config("tlora", "--adapter.rank", "4", "--adapter.r-min", "9")
+    assert str(caught.value).startswith("r_min is 9")

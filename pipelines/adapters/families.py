@@ -72,7 +72,10 @@ def check(config: lora.Config, layers: lora.Layers, model: Backbone) -> None:
 def _check_rotation(layer: nn.Module, name: str, block: int) -> None:
     if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
         # measured: such a layer's unmerged output is not the base model's even before training
-        raise UsageError(f"adapter.family: peft's OFT is wrong for convolutions larger than 1x1 ({name}); use lokr")
+        raise UsageError(
+            f"adapter.family: peft's OFT is wrong for convolutions larger than 1x1 ({name}): use lokr, or layers that "
+            "are none, adapter.targets = attention"
+        )
     inputs, _ = targets.size(layer)
     if block < 2 or inputs % block:
         fits = ", ".join(str(number) for number in range(2, min(inputs, 64) + 1) if inputs % number == 0)

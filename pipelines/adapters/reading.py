@@ -164,7 +164,10 @@ def _from_kohya(
     for key, tensor in tensors.items():
         flat, _, kind = key.partition(".")
         if flat not in names or kind not in {*kinds, "alpha"}:
-            raise ModelError(f"{path}: this model has no place for {key!r}; is it for another family of models?")
+            ways = "; is it for another family of models?"
+            if kind in ("diff", "diff_b", "w_norm", "b_norm") or key.endswith(("w_norm", "b_norm")):
+                ways = ": a LyCORIS file for other tools; use the adapter.safetensors beside it"
+            raise ModelError(f"{path}: this model has no place for {key!r}{ways}")
         if kind == "alpha":
             if tensor.numel() != 1:
                 raise ModelError(f"{path}: {key!r} is not one number; save or download the file again")

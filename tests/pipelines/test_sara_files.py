@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from studio.pipelines import backbone
-from studio.pipelines.adapters import files, sara_add, sara_exports, sara_files, sara_select
+from studio.pipelines.adapters import files, sara_add, sara_exports, sara_files, sara_select, writing
 from studio.pipelines.adapters.sara import Config, SaRA
 from studio.pipelines.errors import ModelError, UsageError
 from tests.models import backbone as made_backbone
@@ -249,3 +249,9 @@ def test_the_papers_learning_rate() -> None:
     adapter = attach(Small(), threshold=1e-3)
     assert adapter.groups(0.0)[0]["lr"] == sara_select.rate(1e-3)
     assert adapter.groups(0.1)[0]["lr"] == 0.1
+
+
+def test_a_lycoris_file_is_told_from_a_strange_models(tmp_path: Path) -> None:
+    path = writing.write({"lora_unet_conv_in.diff": torch.ones(2, 2)}, tmp_path / "full.safetensors", {})
+    with pytest.raises(ModelError, match="a LyCORIS file for other tools; use the adapter.safetensors beside it"):
+        files.load(made_backbone("tiny-sd-eps", tmp_path), path)
