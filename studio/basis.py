@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from studio import ranks
+from studio import ranks, start
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
@@ -55,6 +55,7 @@ class Basis:
     def of(cls, config: RunConfig, model: Backbone, dataset: Dataset, prior: Dataset | None) -> Basis:
         """The basis of a run that starts now. config: resolved."""
         values = numbers(config) | {"processes": ranks.count()}  # each has its rows of a batch
+        values |= {"settings.start": begun} if (begun := start.fingerprint(config.settings)) else {}
         return cls(
             config=values,
             config_hash=digest(values),

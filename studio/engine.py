@@ -76,7 +76,7 @@ class Engine:
         if turn.fresh:
             self._forget()
         warned, said = (tuple(filter(None, texts)) for texts in ((spike, *turn.warnings), (message, *turn.messages)))
-        self.last = Tick(step, numbers, loss.safe, self.state, self.averaged, warned, said)
+        self.last = Tick(step, numbers | turn.numbers, loss.safe, self.state, self.averaged, warned, said, turn.stop)
         return self.last
 
     def _gather(self, step: int, source: Source) -> tuple[Numbers, Loss]:

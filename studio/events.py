@@ -22,7 +22,7 @@ class Event:
     phase: one of PHASES; step: optimizer steps done; numbers: floats or one-element tensors, by name;
     event: '' or "progress" (fields done, total), "preview", "checkpoint", "deleted", "warning", "message",
     "audit" (what learns), "score" (of a checkpoint), "choice" (the best one), "accepted" (changes), "plan", "memory",
-    "stopped", "failed", "done"; time: unix seconds.
+    "ended" (by itself), "stopped", "failed", "done"; time: unix seconds.
     """
 
     phase: str

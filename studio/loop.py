@@ -32,9 +32,10 @@ def train(
     """Steps `start + 1` to `settings.steps`, one `Tick` each; with `state`, continues bit for bit (on a CPU).
 
     data: what the trainer reads, so that a refused step can name the picture and give its batches back.
-    Ends early after the first safe tick at which `stop()` is true in any process. Raises UsageError for a setting that
-    cannot be, NotFinite before a step on something not finite, NumericalError when something does not learn,
-    MemoryShortage when the device is full, StudioError when the trainer breaks the rules of generators.
+    Ends early after the first safe tick at which `stop()` is true in any process, and after one that says to stop.
+    Raises UsageError for a setting that cannot be, NotFinite before a step on something not finite, NumericalError when
+    something does not learn, MemoryShortage when the device is full, StudioError when the trainer breaks the rules of
+    generators.
     Without `state`, `memory` is left as it is. One loop at a time: accelerate keeps its state per process.
     """
     source = Source(losses, adapter)
@@ -57,5 +58,5 @@ def _ticks(engine: Engine, source: Source, start: int, stop: Stop) -> Iterator[T
     for step in range(start + 1, engine.settings.steps + 1):
         tick = engine.step(step, source)
         yield tick
-        if tick.safe and engine.agree(stop()):
+        if tick.stop or (tick.safe and engine.agree(stop())):
             return

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from studio import class_pictures, loop, ranks, snapshot
+from studio import class_pictures, loop, ranks, snapshot, start
 from studio.basis import Basis
 from studio.config import RunConfig
 from studio.pipelines import attention, backbone
-from studio.pipelines.adapters import together
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data import Dataset, DataStream
+from studio.pipelines.data_prompts import Prompts, PromptStream
 from studio.pipelines.protocols import Adapter, Backbone
 from studio.precision import deterministic, dtype
 from studio.thrift import Thrift
@@ -44,23 +45,21 @@ class Materials:
         classes = class_pictures.given(config, model, dataset)
         attention.install(model.net, settings.attention)
         snapshot.seed(config.seed)
-        adapter = together.build(settings.adapter, settings.tokens, model, dataset)
+        adapter = start.adapter(settings, model, dataset)
         engine = loop.Engine(settings, model, adapter, {})  # a wrong optimizer is said before anything is written
         basis = Basis.of(config.resolved(config.run, config.runs), model, dataset, classes)
         return cls(config, model, dataset, classes, adapter, engine, basis, thrift)
 
-    def read(self) -> DataStream:
-        """The stream over the pictures, latents and embeddings through the cache of all runs."""
+    def read(self) -> DataStream | PromptStream:
+        """The stream over the pictures, or the prompts; latents and embeddings through the cache of all runs."""
         settings, cache = self.config.settings, Cache(self.config.runs / ".cache")
-        stream = DataStream(
-            self.model,
-            self.dataset,
-            batch=settings.batch,
-            seed=self.config.seed,
-            cache=cache,
-            prior=self.classes,
-            share=ranks.join(),
-        )
+        size: Any = {"batch": settings.batch, "seed": self.config.seed, "share": ranks.join()}
+        stream: DataStream | PromptStream
+        if isinstance(prompts := getattr(settings, "prompts", None), Prompts):
+            ours = self.config.model == "embedded"
+            stream = PromptStream(self.model, prompts.read(self.dataset, ours), self.dataset, **size, embedded=ours)
+        else:
+            stream = DataStream(self.model, self.dataset, cache=cache, prior=self.classes, **size)
         if not self.adapter.trains_text:
             self.model.embed = Embeddings(self.model, cache.folder)  # type: ignore[method-assign]
         return stream

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from studio import audit, choice_run, class_pictures, loop, plan, plan_disk, previews, registry, snapshot
+from studio import audit, choice_run, class_pictures, loop, plan, plan_disk, previews, registry, snapshot, start
 from studio.config import RunConfig
 from studio.data_doctor import examine
 from studio.disk import make
@@ -25,11 +25,13 @@ from studio.pipelines.cache import Embeddings
 from studio.pipelines.data import DataStream
 from studio.pipelines.data_image import shown
 from studio.pipelines.data_order import digest
+from studio.pipelines.data_prompts import PromptStream
 from studio.pipelines.errors import UsageError
 from studio.pipelines.outline import limits
 from studio.saver import Saver
 from studio.store import Run, Store, listed, refuse_another
 
+ENDED = "ended"  # in the trainer's memory: why the run was over before its last step
 DIAGNOSED = 50  # steps between what an adapter says of itself
 
 
@@ -45,7 +47,7 @@ class Session(Materials):
     run: Run
     past: Past
     changes: list[str]
-    stream: DataStream = field(init=False)
+    stream: DataStream | PromptStream = field(init=False)
     shots: list[previews.Shot] = field(init=False)
     base: list[Image] = field(init=False)
     chooser: choice_run.Chooser | None = field(init=False, default=None)
@@ -79,7 +81,9 @@ class Session(Materials):
             if changes:
                 said = f"to go on with {listed(changes)}, give more --steps"
                 raise UsageError(f"the run '{run.name}' is finished: {said}")
-            journal("message", message=f"this run is finished: {run.folder}; more --steps go on, --fresh starts anew")
+            ended = str(done.get("ended") or "") if (done := run.last("done")) else ""
+            more = f"it ended by itself ({ended})" if ended else "more --steps go on"
+            journal("message", message=f"this run is finished: {run.folder}; {more}, --fresh starts anew")
             return None
         plan_disk.refuse(config, made.model, (made.dataset, made.classes), run)
         if not run.config_file.exists():
@@ -115,7 +119,11 @@ class Session(Materials):
 
     def tell_data(self) -> None:
         """Every picture that is left out, and every doubt, in the events."""
-        data = self.dataset
+        data, doubt = self.dataset, start.doubt(self.config.settings, self.dataset)
+        if doubt:
+            self.journal("warning", message=doubt)
+        if not data.examples:  # a run that learns from what it draws
+            return
         words = f"{data.trigger} {data.class_word}".strip()
         report = examine(data, self.model.tokenizers, limits(type(self.model).__module__))
         head = f"{len(data)} pictures ({data.layout}), called '{words}'"
@@ -138,14 +146,16 @@ class Session(Materials):
         if isinstance(self.model.embed, Embeddings):
             captions = [text for data in (self.dataset, self.classes) if data for text in data.captions]
             captions += getattr(registry.trainer(config.trainer), "texts", lambda data: ())(self.dataset)
+            captions += getattr(self.stream, "captions", ())
             self.count("cache", self.model.embed.fill(list(dict.fromkeys(captions))))
-        self.shots = previews.shots(config.settings.previews, self.dataset)
+        self.shots = previews.shots(config.settings.previews, self.dataset, getattr(self.stream, "samples", ()))
         # made once, for the same prompts and seeds
         self.base = previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
         self.chooser = choice_run.begin(self)
 
     def prepare(self) -> None:
         """What an adapter wants to see of its data before the first step: EVA's A comes from the run's own batches."""
+        start.remember(self.config.settings, self.adapter, self.memory)
         for part in getattr(self.adapter, "parts", (self.adapter,)):
             if hasattr(part, "prepare"):
                 part.prepare(self.stream.at(number) for number in range(eva.BATCHES))
@@ -160,7 +170,7 @@ class Session(Materials):
             self.journal.step = start
             self.journal("message", message=f"going on from step {start}")
             last = loop.resting(settings, self.model, self.adapter, self.memory, state, start)
-            if start >= settings.steps:  # trained to the end, but not exported
+            if start >= settings.steps or ENDED in self.memory:  # trained to the end, but not exported
                 return last
             if self.due(start) and not previews.load(self.run.samples, f"{start:06}", self.shots):
                 with last.averaged():
@@ -179,7 +189,7 @@ class Session(Materials):
             saver.save(last, self.stream.position)
         finally:
             stop.at_once = True
-        if last.step < settings.steps:
+        if last.step < settings.steps and not last.stop:
             raise Stopped
         return last
 
@@ -196,15 +206,21 @@ class Session(Materials):
             ):  # fmt: skip
                 journal.step = tick.step
                 journal(numbers=tick.floats() | self.diagnosis(tick.step))
-                for kind, texts in (("warning", tick.warnings), ("message", tick.messages)):
-                    for text in texts:
-                        journal(kind, message=text)
+                self.tell(tick)
                 self.on_the_way(tick, saver)
         except NotFinite as problem:  # the state is as it was before the refused step
             if problem.last is not None:
                 saver.save(problem.last, self.stream.position)
             raise
         return tick
+
+    def tell(self, tick: loop.Tick) -> None:
+        """A step's texts. One that ends the run is kept in its memory: the end is not trained again."""
+        if tick.stop:
+            self.memory[ENDED] = tick.stop
+        for kind, texts in (("warning", tick.warnings), ("message", tick.messages), ("ended", (tick.stop,))):
+            for text in filter(None, texts):
+                self.journal(kind, message=text)
 
     def diagnosis(self, step: int) -> dict[str, float]:
         """What an adapter says of itself now and then, as far as it says something."""
@@ -215,7 +231,7 @@ class Session(Materials):
     def on_the_way(self, tick: loop.Tick, saver: Saver) -> None:
         """Checkpoint and previews of a step, when they are due; the last step's come with the end of the run."""
         settings = self.config.settings
-        if tick.step >= settings.steps:
+        if tick.step >= settings.steps or tick.stop:
             return
         saver.pass_by(tick, self.stream.position)
         due = self.due(tick.step)

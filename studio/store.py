@@ -95,10 +95,10 @@ class Run:
         return next((found for found in reversed(list(self.events())) if found.event == event), None)
 
     def state(self, steps: int | None = None) -> State:
-        """Whether the run is new, unfinished, or done with at least `steps` (its config's when None)."""
+        """Whether the run is new, unfinished, or done: with at least `steps` (its config's when None), or by itself."""
         done = self.last("done")
         wanted = self.summary().get("steps", 0) if steps is None else steps
-        if done is not None and done.step >= wanted:
+        if done is not None and (done.step >= wanted or done.get("ended")):
             return "done"
         begun = (self.folder / "events.jsonl").exists() or self.checkpoints.is_dir()
         return "unfinished" if begun else "new"

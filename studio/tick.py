@@ -19,7 +19,7 @@ class Tick:
     step: how many are done; numbers: loss, grad_norm, lr and the trainer's own, all finite (but for grad_norm in a
     step that fp16's scaler skipped); safe: a checkpoint may be taken now; state(): everything to go on from here;
     averaged(): a context in which the adapter holds the weights to export (the moving average, where there is
-    one); warnings, messages: for the run's events.
+    one); warnings, messages: for the run's events; stop: why the run is finished with this step.
     """
 
     step: int
@@ -29,6 +29,7 @@ class Tick:
     averaged: Callable[[], AbstractContextManager[None]]
     warnings: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
+    stop: str = ""
 
     def floats(self) -> dict[str, float]:
         """The numbers."""

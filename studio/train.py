@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from functools import cache, reduce
 from pathlib import Path
 
-from studio import checkpoints, ladder, plan, ranks, secrets, subjects
+from studio import checkpoints, ladder, plan, ranks, secrets, start, subjects
 from studio.choice_run import concluded
 from studio.config import RunConfig, flat, paths
 from studio.finish import finish
@@ -15,7 +15,7 @@ from studio.follower import follow
 from studio.journal import Journal, Report, Stopped
 from studio.pipelines.confine import is_inside, permitted
 from studio.pipelines.errors import DataError, StudioError, UsageError, is_full
-from studio.session import Session
+from studio.session import ENDED, Session
 from studio.stop import listening
 from studio.store import Run, Store
 
@@ -31,7 +31,7 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
     if ranks.rank():
         return follow() or config.runs
     ranks.join()
-    config = trusted(subjects.resolve(config))
+    config = trusted(start.resolve(subjects.resolve(config)))
     run = Store(config.runs).place(config)
     config = config.model_copy(update={"run": run.name})
     with ExitStack() as held:
@@ -101,7 +101,8 @@ def work(session: Session, others: Callable[[str], None]) -> None:
         with concluded(session, last.step) as another:
             finish(session, session.preview("pick") if another else made)
     session.journal.unwatch()
-    session.journal("done", path=str(session.run.folder))
+    ended = {"ended": session.memory[ENDED]} if ENDED in session.memory else {}
+    session.journal("done", path=str(session.run.folder), **ended)
 
 
 def farewell(stopped: KeyboardInterrupt, run: Run) -> str:

@@ -150,3 +150,12 @@ def test_after_a_fresh_start_nothing_of_what_was_before_is_left(changes: dict[st
         assert same(bench.weights(), alone.weights())
     assert same(bench.moments(ticks[-1]), alone.moments(fresh[-1]))
     assert math.isfinite(ticks[-1].numbers["loss"])
+
+
+def test_numbers_said_after_a_step_are_in_its_tick_and_a_reason_to_stop_ends_the_run() -> None:
+    def then(numbers: Mapping[str, float]) -> Turn:
+        return Turn(numbers={"diversity": 0.5}, stop="it got worse")
+
+    ticks = list(Bench({2: {"then": then}}).ticks())
+    assert [tick.stop for tick in ticks] == ["", "", "it got worse"]
+    assert [tick.numbers.get("diversity") for tick in ticks] == [None, None, 0.5]

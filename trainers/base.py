@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -25,14 +26,17 @@ Quantize = Literal["no", "int8"]
 
 @dataclass(frozen=True)
 class Turn:
-    """What a trainer says after an optimizer step: texts for the run's events.
+    """What a trainer says after an optimizer step: texts and numbers for the run's events.
 
     fresh: it has set the adapter back, and what optimizer, average and watch for spikes remember is of no use any more.
+    stop: why the run ends with this step, finished; after a safe loss only.
     """
 
     messages: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fresh: bool = False
+    numbers: dict[str, float] = field(default_factory=dict)
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,10 @@ class Settings(Part):
         float, Field(ge=0, description="Minutes that the run waits for room when the disk is full; 0: it ends")
     ] = 60.0
     adapter: Annotated[lora.Config, Field(description="Which weights learn")] = lora.Config()
+    start: Annotated[
+        Path | None,
+        Field(description="Run or adapter file that it goes on from, with that file's kind and rank; lcm:embedded"),
+    ] = None
     tokens: Annotated[Tokens, Field(description="New words that learn beside the adapter (pivotal tuning)")] = Tokens()
     data: Annotated[Pictures, Field(description="What it learns from")] = Pictures()
     previews: Annotated[Previews, Field(description="Pictures made on the way")] = Previews()

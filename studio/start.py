@@ -1,0 +1,75 @@
+"""The adapter that a run begins with: a fresh one, or the one in a file that it goes on from (`settings.start`)."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.pipelines.adapters import files, together
+from studio.pipelines.assets import assets_folder
+from studio.pipelines.errors import UsageError
+
+if TYPE_CHECKING:
+    from studio.config import RunConfig
+    from studio.pipelines.data import Dataset
+    from studio.pipelines.protocols import Adapter, Backbone
+    from studio.trainers.base import Settings
+
+EMBEDDED = "lcm:embedded"  # the few-step adapter of the embedded model
+STATE = "start"  # in a trainer's memory: the weights that the run began with
+
+
+def file(settings: Settings) -> Path | None:
+    """The adapter file that `start` means: itself, a run's, or the studio's own. Raises UsageError."""
+    if settings.start is None:
+        return None
+    if str(settings.start) == EMBEDDED:
+        return assets_folder() / "base" / "lcm" / files.NAME
+    path = settings.start / files.NAME if settings.start.is_dir() else settings.start
+    if not path.is_file():
+        what = "a run without an adapter.safetensors" if settings.start.is_dir() else "not there"
+        raise UsageError(f"start: {settings.start} is {what}; name an adapter file, or a finished run's folder")
+    return path
+
+
+def adapter(settings: Settings, model: Backbone, dataset: Dataset) -> Adapter:
+    """The adapter, in the model. Raises UsageError and ModelError."""
+    path = file(settings)
+    if path is None:
+        return together.build(settings.adapter, settings.tokens, model, dataset)
+    if settings.tokens.words:
+        raise UsageError("start: new words cannot be added to an adapter that goes on; take tokens.words out")
+    return files.load(model, path)
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The config with the very file in the place of what stands for it, and the words that it was taught."""
+    path = file(config.settings)
+    if path is None:
+        return config
+    data, about = config.settings.data, files.header(path)
+    words = {key: about.get(key, "") for key in ("trigger", "class_word") if not getattr(data, key)}
+    settings = config.settings.model_copy(update={"start": path.absolute(), "data": data.model_copy(update=words)})
+    return config.model_copy(update={"settings": settings})
+
+
+def fingerprint(settings: Settings) -> str:
+    """sha256 of the file; '' for a fresh adapter."""
+    path = file(settings)
+    return sha256(path.read_bytes()).hexdigest() if path else ""
+
+
+def doubt(settings: Settings, dataset: Dataset) -> str:
+    """What is said where the file was taught another trigger than the run's; '' where all is well."""
+    path = file(settings)
+    taught = files.header(path).get("trigger", "") if path else ""
+    if not path or not taught or taught == dataset.trigger:
+        return ""
+    return f"start: {path.name} was taught to call its subject {taught!r}, this run says {dataset.trigger!r}"
+
+
+def remember(settings: Settings, adapter: Adapter, memory: dict[str, Any]) -> None:
+    """Before the first step: the weights that the run began with, for whoever compares with them."""
+    if settings.start is not None:
+        memory[STATE] = {name: tensor.clone() for name, tensor in adapter.state_dict().items()}
