@@ -9,8 +9,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
+
+from studio.pipelines.errors import UsageError
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
+Reduction = Literal["sum", "mean"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,10 @@ class Cond:
 
     @staticmethod
     def cat(conds: Sequence[Cond]) -> Cond:
-        """One batch out of several."""
+        """One batch out of several. Raises UsageError where one is told something that another is not."""
+        if any(c.extra.keys() != conds[0].extra.keys() for c in conds):
+            names = sorted({name for c in conds for name in c.extra})
+            raise UsageError(f"conditionings that differ in {', '.join(names)}: give it to all of a batch, or to none")
         pooled = None if conds[0].pooled is None else torch.cat([c.pooled for c in conds if c.pooled is not None])
         extra = {key: torch.cat([c.extra[key] for c in conds]) for key in conds[0].extra}
         return Cond(torch.cat([c.tokens for c in conds]), pooled, extra)
@@ -88,6 +95,45 @@ class Step:
     def std(self) -> float:
         """Standard deviation of the step's noise."""
         return self.S
+
+    def log_prob(self, action: Tensor, reduction: Reduction = "sum") -> Tensor:
+        """log N(action; mean, S^2), `[B]`, at least float32; gradients reach `mean` and never `action`.
+
+        "sum" over a picture's elements is the density's; "mean" is that divided by their number, as DDPO's code has it.
+        Raises UsageError where S = 0.
+        """
+        mean = precise(self.mean)
+        self._noisy("log-probability")
+        density = Normal(mean, self.S, validate_args=False).log_prob(action.detach().to(mean))
+        return reduced(density, reduction)
+
+    def kl(self, other: Step, reduction: Reduction = "sum") -> Tensor:
+        """KL(this || other) = |mean - other's|^2 / (2 S^2), `[B]`, symmetric; reduction as in `log_prob`.
+
+        Raises UsageError where S = 0 or the other step's S is not this one's.
+        """
+        self._noisy("divergence")
+        if other.S != self.S:
+            raise UsageError(f"steps with noise {self.S:g} and {other.S:g}: compare the same step of one schedule")
+        apart = (precise(self.mean) - precise(other.mean)) / self.S
+        return reduced(apart.square() / 2, reduction)
+
+    def _noisy(self, what: str) -> None:
+        if not self.S > 0:
+            raise UsageError(f"a step without noise (S = {self.S:g}) has no {what}: leave it out, or sample with noise")
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is where it is more precise."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def reduced(values: Tensor, reduction: Reduction) -> Tensor:
+    """The sum or the mean over everything but the batch, `[B]`. Raises UsageError for another word."""
+    if reduction not in ("sum", "mean"):
+        raise UsageError(f"reduction '{reduction}': give sum or mean")
+    rows = values.flatten(1)
+    return rows.sum(1) if reduction == "sum" else rows.mean(1)
 
 
 @runtime_checkable

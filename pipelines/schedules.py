@@ -6,13 +6,11 @@ factor is inside A and B, and it is 1 at the end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler, TCDScheduler
 
 from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.protocols import Backbone
@@ -31,6 +29,7 @@ class Coefficients:
 
 
 Schedule = tuple[float, list[Coefficients]]  # what unit noise is multiplied by at the start, and the steps
+LATENT = (DDIMScheduler, LCMScheduler, TCDScheduler)  # diffusers' kinds that would clip the clean estimate
 
 
 def timesteps(scheduler: Any, steps: int, **shift: float) -> Any:
@@ -48,29 +47,58 @@ def own_schedule(model: Backbone, kind: Any) -> Any:
     """
     config = model.scheduler.config
     for name in ("clip_sample", "thresholding"):
-        if kind is DDIMScheduler and config.get(name):
+        if kind in LATENT and config.get(name):
             raise ModelError(
                 f"scheduler: {name} = true cuts clean latents off, which gives wrong colours; "
                 f"set it to false in scheduler/scheduler_config.json"
             )
-    return kind.from_config(config, **({"clip_sample": False} if kind is DDIMScheduler else {}))
+    return kind.from_config(config, **({"clip_sample": False} if kind in LATENT else {}))
 
 
-def ddim(model: Backbone, steps: int, eta: float = 0.0) -> Schedule:
-    """DDIM's coefficients in float64, with the timesteps of diffusers' DDIMScheduler."""
-    scheduler = timesteps(own_schedule(model, DDIMScheduler), steps)
-    alphas, stride = scheduler.alphas_cumprod.double(), scheduler.config.num_train_timesteps // steps
+def explicit(given: Sequence[float], steps: int, most: int) -> list[float]:
+    """Timesteps given by hand. Raises UsageError unless there are `steps` of them, falling, in 0..most."""
+    falling = all(first > second for first, second in zip(given, given[1:], strict=False))
+    if len(given) != steps or not steps or not falling or given[-1] < 0 or given[0] > most:
+        raise UsageError(f"timesteps {list(given)}: give {steps}, one per sampler step, falling, within 0 to {most}")
+    return list(given)
+
+
+def numbers(given: Sequence[float], steps: int, scheduler: Any) -> list[int]:
+    """As `explicit`, for a noise schedule of whole numbers. Raises UsageError."""
+    if any(t != int(t) for t in given):
+        raise UsageError(f"timesteps {list(given)}: this model's are whole numbers")
+    return [int(t) for t in explicit(given, steps, scheduler.config.num_train_timesteps - 1)]
+
+
+def ddim(model: Backbone, steps: int, eta: float = 0.0, given: Sequence[float] | None = None) -> Schedule:
+    """DDIM's coefficients in float64, with the timesteps of diffusers' DDIMScheduler or those given.
+
+    Its steps are all equally long, and the last goes to the end; between given timesteps each goes to the next.
+    """
+    scheduler = own_schedule(model, DDIMScheduler)
+    alphas, end = scheduler.alphas_cumprod.double(), float(scheduler.final_alpha_cumprod)
+    if given is None:
+        times = timesteps(scheduler, steps).timesteps.tolist()
+        stride = scheduler.config.num_train_timesteps // steps
+        afters = [float(alphas[t - stride]) if t >= stride else end for t in times]
+    else:
+        times = numbers(given, steps, scheduler)
+        afters = [*(float(alphas[t]) for t in times[1:]), end]
     found = []
-    for t in scheduler.timesteps.tolist():
-        a = float(alphas[t])
-        after = float(alphas[t - stride] if t >= stride else scheduler.final_alpha_cumprod)
-        if a == 0 and model.prediction == "epsilon":
-            raise ModelError("scheduler: epsilon says nothing at zero terminal SNR; use leading timestep_spacing")
+    for t, after in zip(times, afters, strict=True):
+        a = informative(model, float(alphas[t]))
         variance = eta**2 * (1 - after) / (1 - a) * (1 - a / after)
         (cx, co), (ex, eo) = clean_and_noise(model.prediction, a)
         keep, towards = after**0.5, max(0.0, 1 - after - variance) ** 0.5
         found.append(Coefficients(t, keep * cx + towards * ex, keep * co + towards * eo, variance**0.5, cx, co))
     return 1.0, found
+
+
+def informative(model: Backbone, a: float) -> float:
+    """The level a = alpha^2 of a step. Raises ModelError where the model's output says nothing about the picture."""
+    if a == 0 and model.prediction == "epsilon":
+        raise ModelError("scheduler: epsilon says nothing at zero terminal SNR; use leading timestep_spacing")
+    return a
 
 
 def clean_and_noise(prediction: str, a: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -94,27 +122,3 @@ def euler(model: Backbone, steps: int) -> Schedule:
             Coefficients(t, (ratio * norm + (1 - ratio) * cx) / next_norm, (1 - ratio) * co / next_norm, 0.0, cx, co)
         )
     return float(scheduler.init_noise_sigma) / (sigmas[0] ** 2 + 1) ** 0.5, found
-
-
-def flow_euler(model: Backbone, steps: int, shape: Sequence[int]) -> Schedule:
-    """Flow Euler's coefficients; `shape`, of the latents, decides a resolution-dependent shift."""
-    scheduler = timesteps(own_schedule(model, type(model.scheduler)), steps, **dynamic_shift(model, shape))
-    sigmas, stochastic = (
-        scheduler.sigmas.double().tolist(),
-        scheduler.config.get("stochastic_sampling", False),
-    )
-    found = []
-    for t, sigma, after in zip(scheduler.timesteps.tolist(), sigmas, sigmas[1:], strict=False):
-        A, B, S = (1 - after, -(1 - after) * sigma, after) if stochastic else (1.0, after - sigma, 0.0)
-        found.append(Coefficients(t, A, B, S, 1.0, -sigma))
-    return 1.0, found
-
-
-def dynamic_shift(model: Backbone, shape: Sequence[int]) -> dict[str, float]:
-    """The shift mu for latents of this shape as the stock pipeline has it, {} where the shift is fixed."""
-    config, net = model.scheduler.config, cast(Any, model.net)
-    if not config.get("use_dynamic_shifting"):
-        return {}
-    patches = math.prod(side // net.config.patch_size for side in shape[-2:])
-    names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-    return {"mu": calculate_shift(patches, *(config[name] for name in names))}

@@ -16,7 +16,7 @@ from studio.pipelines.backbone import Latent, tokenize
 from studio.pipelines.ddpm import DDPM
 from studio.pipelines.protocols import Cond
 
-CLASSES = ("StableDiffusionPipeline",)
+CLASSES = ("StableDiffusionPipeline", "LatentConsistencyModelPipeline")
 KEYS = ("cond_stage_model.",)  # what only this family's single files contain
 
 
@@ -45,7 +45,8 @@ class SD(Latent, DDPM):
         return Cond(encoder(inputs.input_ids.to(self.device), attention_mask=mask)[0])
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        return self.net(x, t, encoder_hidden_states=cond.tokens, return_dict=False)[0]
+        guidance = cond.extra.get("timestep_cond")  # what a network with time_cond_proj_dim hears, `guidance_hearing`
+        return self.net(x, t, encoder_hidden_states=cond.tokens, timestep_cond=guidance, return_dict=False)[0]
 
 
 def load(source: Path, device: torch.device, dtype: torch.dtype) -> SD:
