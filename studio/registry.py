@@ -7,6 +7,7 @@ import difflib
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -22,13 +23,17 @@ Kind = Literal["trainers", "models", "scorers"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One choice: name, first docstring line, where it comes from, why it cannot be used ('' if it can)."""
+    """One choice: name, first docstring line, where it comes from, why it cannot be used ('' if it can).
+
+    numbers: of a scorer, what it says of a picture, as rewards name it.
+    """
 
     name: str
     summary: str
     source: str
     error: str = ""
     module: str = ""
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,16 @@ def parsed(name: str, module: str, path: Path, needs: tuple[str, ...] = ()) -> E
     summary = (ast.get_docstring(tree) or "").strip().split("\n\n")[0].replace("\n", " ")
     missing = [f"it has no '{need}'" for need in needs if need not in defined(tree)]
     absent = [f"it needs the package '{root}', which is not installed" for root in imports(tree) if not there(root)]
-    return Entry(name, summary, str(path), "; ".join((absent + missing)[:1]), module)
+    return Entry(name, summary, str(path), "; ".join((absent + missing)[:1]), module, stated(tree))
+
+
+def stated(tree: ast.Module) -> tuple[str, ...]:
+    """`NUMBERS` of a scorer's file."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(getattr(one, "id", "") == "NUMBERS" for one in node.targets):
+            with suppress(ValueError):
+                return tuple(map(str, ast.literal_eval(node.value)))
+    return ()
 
 
 def find(kind: str, name: str) -> Entry:

@@ -4,7 +4,8 @@ To join: one line in CASES, the file's name in `pipelines/scorers` -> a `Case` w
 settings with which `build` works offline; weights, if it has any, are random ones of the true architecture, written
 into `folder`. `encoder` names the setting that says where its weights are ("" for a scorer without weights), so that
 the contract can take them away. `count`: how many pictures it needs to say something; `per picture` laws are left out
-for scorers whose `about.per` is another. `skip`: names of laws that do not hold, each with its reason in a comment.
+for scorers whose `about.per` is another. `words`: prompts that it has a number for. `skip`: names of laws that do not
+hold, each with its reason in a comment.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from torch import Tensor
 
 from studio import registry
 from studio.pipelines.protocols import Scorer
-from tests import encoders, reward_models, set_models
+from tests import encoders, reward_models, seeing_models, set_models
 
 CPU = torch.device("cpu")
 WORDS = ("a cat", "the red dog on a cat", "dog of the cat", "a red dog")
+QUOTING = (
+    'a sign that says "cat"',
+    'the words "a red dog" on a wall',
+    "a hat with “dog” on it",
+    'a cake, "a" and "cat"',
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Case:
     encoder: str = "encoder"
     count: int = 4
     pixels: int = 32
+    words: tuple[str, ...] = WORDS
     skip: frozenset[str] = frozenset()
 
     def pictures(self) -> Tensor:
@@ -42,7 +50,7 @@ class Case:
 
     def prompts(self) -> list[str]:
         """One for each picture; some are alike."""
-        return [WORDS[i % len(WORDS)] for i in range(self.count)]
+        return [self.words[i % len(self.words)] for i in range(self.count)]
 
     def references(self) -> list[Tensor]:
         """Three of different sizes, each with a mask as fourth channel."""
@@ -89,6 +97,11 @@ CASES: dict[str, Case] = {
     "vendi": Case(partial(local, encoders.tiny_dinov2), count=12),
     "frechet": Case(set_models.frechet, count=12),
     "jpeg": Case(lambda folder: {}, encoder=""),
+    "colourfulness": Case(lambda folder: {}, encoder=""),
+    "diversity": Case(partial(local, encoders.tiny_dinov2), count=12),
+    "embedded_rewards": Case(lambda folder: {"wish": "colour=teal"}, pixels=64),
+    "detector": Case(lambda folder: {"label": "dog", **local(seeing_models.tiny_yolos, folder)}),
+    "ocr": Case(partial(local, seeing_models.tiny_trocr), words=QUOTING),
 }
 
 

@@ -25,6 +25,7 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.settings import Part
 
 FILE = "aesthetic-model.pth"
+NUMBERS = ("aesthetic",)
 
 
 class Config(Part):

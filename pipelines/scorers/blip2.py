@@ -18,6 +18,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers._pairs import PairMatch
 from studio.pipelines.settings import Part
 
+NUMBERS = ("blip2-itc", "blip2-itm")
+
 
 class Config(Part):
     """Which BLIP-2."""

@@ -13,6 +13,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers.base import ImageMatch
 from studio.pipelines.settings import Part
 
+NUMBERS = ("clip-i",)
+
 
 class Config(Part):
     """Which CLIP. Published numbers (DreamBooth, Custom Diffusion) are ViT-B/32's."""

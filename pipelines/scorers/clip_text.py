@@ -20,6 +20,7 @@ from studio.pipelines.scorers.base import TextMatch
 from studio.pipelines.settings import Part
 
 FACTOR = 2.5
+NUMBERS = ("clip-t", "clip-score")
 
 
 class Config(Part):

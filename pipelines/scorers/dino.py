@@ -24,6 +24,7 @@ from studio.pipelines.scorers.base import ImageMatch
 from studio.pipelines.settings import Part
 
 COSINE = (-1.0, 1.0)
+NUMBERS = ("dino", "dino-subject")
 
 
 class Config(Part):

@@ -25,6 +25,8 @@ from studio.pipelines.settings import Part
 
 __all__ = ["Attributes", "Config", "Judges", "PromptMatch", "SubjectMatch", "build", "load", "new_clip", "tokens"]
 
+NUMBERS = ("embedded-prompt", "embedded-subject", "embedded-traits", "embedded-attributes")
+
 
 class Config(Part):
     """Which judges."""

@@ -22,6 +22,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers.base import asked
 from studio.pipelines.settings import Part
 
+NUMBERS = ("f-clipscore",)
+
 
 class Config(Part):
     """Which CLIP, and from where on a word counts as missing for it."""

@@ -24,6 +24,7 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers._sets import View, unscored
 
 SEED = 0  # of KID's subsets
+NUMBERS = ("frechet", "kid")
 
 
 class Config(View):

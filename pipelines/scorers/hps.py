@@ -19,6 +19,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers.base import TextMatch
 from studio.pipelines.settings import Part
 
+NUMBERS = ("hps-v2.1", "hps-v2.0")
+
 
 class Config(Part):
     """Which HPSv2."""

@@ -17,6 +17,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers._pairs import PairMatch
 from studio.pipelines.settings import Part
 
+NUMBERS = ("image-reward",)
+
 
 class Config(Part):
     """Which ImageReward. BERT's tokenizer is read from beside the weights if it lies there, else from the hub."""

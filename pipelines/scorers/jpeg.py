@@ -34,6 +34,7 @@ COLOUR = (
     99, 99, 99, *(99,) * 32,
 )  # fmt: skip
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+NUMBERS = ("jpeg-size", "jpeg-soft-bits")
 
 
 class Config(Part):

@@ -18,6 +18,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers._sets import by_prompt, finite, unscored
 from studio.pipelines.settings import Part
 
+NUMBERS = ("lpips",)
+
 
 class Config(Part):
     """Which network looks, and where its weights are."""

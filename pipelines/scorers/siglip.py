@@ -17,6 +17,8 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers.base import TextMatch
 from studio.pipelines.settings import Part
 
+NUMBERS = ("siglip", "siglip-probability")
+
 
 class Config(Part):
     """Which SigLIP."""

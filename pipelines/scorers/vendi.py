@@ -16,6 +16,8 @@ from studio.pipelines.encoders.base import Encoder
 from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.scorers._sets import View, by_prompt, unscored
 
+NUMBERS = ("vendi",)
+
 
 class Config(View):
     """Whose features."""

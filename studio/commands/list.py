@@ -54,7 +54,9 @@ def main(args: list[str]) -> int:
 def choices(kind: str) -> Iterable[Row]:
     """The rows of a registry kind."""
     for entry in registry.describe(kind):
-        yield {"name": entry.name, "what": f"cannot be used: {entry.error}" if entry.error else entry.summary}
+        numbers = f" Numbers: {', '.join(entry.numbers)}" if entry.numbers else ""
+        said = f"cannot be used: {entry.error}" if entry.error else entry.summary + numbers
+        yield {"name": entry.name, "what": said}
 
 
 def runs(store: Store) -> Iterable[Row]:

@@ -27,7 +27,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 # their pictures are like nothing that other encoders were trained on
 VIEW, TRAITS = {"family": "embedded"}, {"family": "traits"}  # the second sees the individual more than the colours
 OWN: dict[str, dict[str, dict[str, Any]]] = {
-    name: {"vendi": VIEW, "frechet": VIEW, PERSONAL: TRAITS} for name in ("embedded", "toy")
+    name: {"vendi": VIEW, "frechet": VIEW, "diversity": VIEW, PERSONAL: TRAITS} for name in ("embedded", "toy")
 }
 Options = Mapping[str, Mapping[str, Any]]
 T = TypeVar("T")
