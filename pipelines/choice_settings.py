@@ -30,6 +30,9 @@ class Choice(Part):
     strengths: Annotated[
         tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(description="Strengths tried for them; 1 is for all")
     ] = (0.6, 0.8, 1.2)
+    identity: Annotated[
+        float, Field(ge=0, le=100, description="Points of prompt accuracy that a point of identity is worth")
+    ] = 1.0
     clip: Annotated[str, Field(description="CLIP that scores, folder or hub id; empty: OpenAI's ViT-B/32")] = ""
     dino: Annotated[str, Field(description="DINO that scores identity, folder or hub id")] = "facebook/dinov2-base"
     pick: Annotated[bool, Field(description="Export the recommended checkpoint at the recommended strength")] = False

@@ -1,15 +1,15 @@
 """Which checkpoint, at which strength: decided from marks of pictures that every candidate drew with the same seeds.
 
-Every candidate is worth points, 100 times the harmonic mean of two shares between 0 and 1:
+Every candidate is worth points, 0 to 100: the mean of its identity and its share of prompt accuracy, identity counted
+`weight` times. A person who would rather have the subject's likeness than the prompt's wishes gives it more weight.
 
-    gain   = (identity - the base model's) / (identity of the references among themselves - the base model's)
     kept   = (prompt score - floor) / (top - floor); for exact prompt accuracy floor = 0 and top = 1
-    points = 100 * 2 * gain * kept / (gain + kept)
+    points = 100 * (kept + weight * identity) / (1 + weight)
 
 The rule: of the candidates near the best one, those which are not on the falling side of prompt accuracy (an earlier or
 weaker one of them follows its prompts significantly better), the earliest; of that step, the weakest. Near is one that
 no other beats significantly, whose identity is not significantly lower than the best one's, and whose points are less
-than one standard error and less than one point lower; where none differs significantly from any other, all are near.
+than one standard error and less than half a point lower; where none differs significantly from any other, all are near.
 Standard errors and 95 % intervals are those of paired differences, by a bootstrap over the prompts
 (`studio.evaluation.bootstrap`); drift is told and not decided on.
 
@@ -31,9 +31,8 @@ from numpy.typing import NDArray
 from studio.evaluation import bootstrap
 from studio.pipelines.errors import DataError
 
-GIVEN_UP = 1.0  # points, for an earlier one: noise of few pictures must not cost more
+GIVEN_UP = 0.5  # points, for an earlier one: noise of few pictures must not cost more
 SMALL = 1e-9  # differences of means that are only rounding
-LEAST_SPAN = 0.05  # of identity: a base model that knows the subject already would make a point of every rounding
 Kind = Literal["identity", "prompt", "points"]
 Array = NDArray[np.float64]
 
@@ -68,28 +67,27 @@ class Marks:
 
 @dataclass(frozen=True)
 class Scale:
-    """Which identity and prompt score count as nothing, and which as everything."""
+    """identity: the base model's, and that of the references among themselves; prompt: which score counts as nothing,
+    and which as everything; weight: how much identity counts beside it.
+    """
 
     identity: tuple[float, float]
     prompt: tuple[float, float] = (0.0, 1.0)
+    weight: float = 1.0
 
     @classmethod
-    def of(cls, base: Marks, ceiling: float, prompt: tuple[float, float] = (0.0, 1.0)) -> Scale:
+    def of(cls, base: Marks, ceiling: float, prompt: tuple[float, float] = (0.0, 1.0), weight: float = 1.0) -> Scale:
         """From the base model's marks and the identity of the references among themselves."""
-        known = float(np.nanmean(base.identity))
-        return cls((known, max(ceiling, known + LEAST_SPAN)), prompt)
+        return cls((float(np.nanmean(base.identity)), ceiling), prompt, weight)
 
     def kept(self, means: Array) -> Array:
         """The prompt score's share, 0 to 1."""
         low, high = self.prompt
         return np.clip((means - low) / max(high - low, SMALL), 0, 1)
 
-    def points(self, identity: Array, kept: Array, known: Array | None = None) -> Array:
-        """0 to 100, from means. known: the base model's identity over the same pictures; None: over all."""
-        low = np.asarray(self.identity[0]) if known is None else known
-        gain = np.clip((identity - low) / np.maximum(self.identity[1] - low, LEAST_SPAN), 0, 1)
-        both = gain + kept
-        return 100 * np.divide(2 * gain * kept, both, out=np.zeros_like(both), where=both > 0)
+    def points(self, identity: Array, kept: Array) -> Array:
+        """0 to 100, from means."""
+        return 100 * (kept + self.weight * np.clip(identity, 0, 1)) / (1 + self.weight)
 
 
 @dataclass(frozen=True)
@@ -111,23 +109,20 @@ class Gap:
 class Ranking:
     """Candidates by step and strength, their means over the pictures, and over the bootstrap's resamples.
 
-    prompts: whose picture is whose, by number; 0: each has its own; base: the base model's marks, resampled along, as
-    a prompt that is hard for it is hard for all. Prompt means are shares of `scale`. The order in which candidates,
-    prompts or pictures are given changes nothing. Raises DataError when no picture was scored.
+    prompts: whose picture is whose, by number; 0: each has its own. Prompt means are shares of `scale`. The order in
+    which candidates, prompts or pictures are given changes nothing. Raises DataError when no picture was scored.
     """
 
     marks: list[Marks]
     scale: Scale
     prompts: int = 0
-    base: Marks | None = None
     means: dict[Kind, Array] = field(init=False)
     drawn: dict[Kind, Array] = field(init=False)
 
     def __post_init__(self) -> None:
         self.marks = sorted(self.marks, key=lambda marks: marks.order)
         count = len(self.marks[0].identity)
-        given = [*self.marks, *([self.base.first(count)] if self.base is not None else [])]
-        rows = np.array([[m.identity, m.prompt] for m in given], float)
+        rows = np.array([[m.identity, m.prompt] for m in self.marks], float)
         prompts = np.arange(count) % (self.prompts or count)
         usable = np.isfinite(rows).all((0, 1))
         if not usable.any():
@@ -144,11 +139,9 @@ class Ranking:
         self.wider = bootstrap.spread(len(groups)) if len(groups) > 1 else math.inf
 
     def _means(self, both: Array) -> dict[Kind, Array]:
-        """By kind, from identity and prompt score `[C, 2, ...]`, the base model's after the candidates'."""
-        count = len(self.marks)
-        identity, kept = both[:count, 0], self.scale.kept(both[:count, 1])
-        known = both[count, 0] if self.base is not None else None
-        return {"identity": identity, "prompt": kept, "points": self.scale.points(identity, kept, known)}
+        """By kind, from identity and prompt score `[C, 2, ...]`."""
+        identity, kept = both[:, 0], self.scale.kept(both[:, 1])
+        return {"identity": identity, "prompt": kept, "points": self.scale.points(identity, kept)}
 
     def gap(self, kind: Kind, one: int, other: int) -> Gap:
         """Candidate `one` minus candidate `other`."""

@@ -29,7 +29,8 @@ KINDS = ("recontext", "attribute")
 class Exam:
     """What every candidate is asked. folder: where its pictures are kept; trigger, class_word: how it is called.
 
-    The base model is asked for its class alone, as it does not know the trigger.
+    The base model is asked for its class alone, as it does not know the trigger. plain: how its pictures are drawn,
+    where that is another way than the candidates'.
     """
 
     model: Backbone
@@ -41,6 +42,7 @@ class Exam:
     trigger: str
     class_word: str
     first: int = FIRST_SEED
+    plain: How | None = None
     base: dict[int, Drawn] = field(default_factory=dict)
 
     def draw(self, step: int, strength: float, seeds: int) -> Iterator[tuple[int, int]]:
@@ -48,7 +50,8 @@ class Exam:
         label = f"{step:06}-{strength:g}" if step else "base"
         source = Source(label, self.name, "", strength, step, self.trigger if step else "", self.class_word)
         rows = sets.wanted(self.sets, range(self.first, self.first + seeds), source.trigger, self.class_word)
-        self.gallery = Gallery(self.model, source, rows, self.how, self.folder, frozenset([CLASS]))
+        how = self.how if step or self.plain is None else self.plain
+        self.gallery = Gallery(self.model, source, rows, how, self.folder, frozenset([CLASS]))
         yield from self.gallery.run()
         if not step:
             self.base[seeds] = self.gallery.result()
@@ -72,12 +75,12 @@ class Exam:
         ours, theirs = (view(list(one.batch(rows))).cpu() for one in (drawn, base))
         return float((1 - (ours * theirs).sum(-1)).mean())
 
-    def scale(self, marks: Marks, seeds: int) -> Scale:
-        """From the base model's marks."""
+    def scale(self, marks: Marks, seeds: int, weight: float = 1.0) -> Scale:
+        """From the base model's marks. weight: of identity."""
         drawn = self.base[seeds]
         rows = asked(drawn)
         plain = [drawn.wanted[row].plain for row in rows]
-        return Scale.of(marks, self.judge.ceiling(plain), self.judge.scale(drawn.batch(rows), plain))
+        return Scale.of(marks, self.judge.ceiling(plain), self.judge.scale(drawn.batch(rows), plain), weight)
 
     @property
     def prompts(self) -> int:
@@ -88,7 +91,8 @@ class Exam:
         """Numbers of two exams may be compared where it is the same."""
         asked = [group.model_dump(mode="json") for group in self.sets]
         known = [content(picture) for picture in self.judge.material(self.sets[0].prompts[0].text)]
-        words = [asked, self.first, str(self.how), self.judge.name, known, self.trigger, self.class_word]
+        how = [str(self.how)] + ([str(self.plain)] if self.plain is not None else [])
+        words = [asked, self.first, *how, self.judge.name, known, self.trigger, self.class_word]
         said = json.dumps([*words, self.model.fingerprint(), str(self.model.dtype)])
         return hashlib.sha256(said.encode()).hexdigest()
 

@@ -56,7 +56,7 @@ class Ledger:
         prompts = len(self.about.get("prompts", []))
         if not pictures or not prompts:
             return None
-        return Ranking([marks.first(pictures) for marks in known], self.scale, prompts, self.marks.get((0, 1.0)))
+        return Ranking([marks.first(pictures) for marks in known], self.scale, prompts)
 
     def to_json(self) -> str:
         """As JSON text."""
@@ -79,7 +79,8 @@ class Ledger:
                 )
                 for row in said["marks"]
             ]  # fmt: skip
-            scale = Scale(*(tuple(said["scale"][name]) for name in ("identity", "prompt")))
+            ends = (tuple(said["scale"][name]) for name in ("identity", "prompt"))
+            scale = Scale(*ends, weight=number(said["scale"].get("weight", 1.0)))
             weights = {int(step): sha for step, sha in said["weights"].items()}
             marks = {one.order: one for one in found}
             return cls(said["exam"], scale, marks, said["about"], weights, said["table"], said["picked"])

@@ -8,6 +8,7 @@ from studio import choice_file, export, previews
 from studio.choice_weights import holding, usable
 from studio.pipelines import attention, backbone
 from studio.pipelines.adapters import files, together
+from studio.pipelines.drawing import KEY
 from studio.pipelines.errors import UsageError
 from studio.precision import preferred
 from studio.store import Run
@@ -21,6 +22,7 @@ WORDS = (
     "studio.memory",
     "studio.data",
     "studio.base",
+    KEY,
 )
 
 
@@ -43,7 +45,7 @@ def pick(run: Run) -> list[Path]:
         words = together.Words(about.get("trigger", ""), about.get("class_word", ""))
         adapter = together.build(settings.adapter, settings.tokens, model, words)
         prompt = f"a {about.get('trigger', '')} {about.get('class_word', '')}"
-        drawing = previews.stock(settings.previews)
+        drawing = previews.stock(settings.previews, model.prediction == "flow")
         shot = previews.Shot(" ".join(prompt.split()), settings.previews.seed)
         with holding(settings, model, adapter, kept[step]), adapter.folded(strength):
             written = files.exports(model, adapter, run.folder, about)

@@ -62,9 +62,10 @@ def exam(session: Session) -> Exam:
     choice, shots = config.settings.choice, config.settings.previews
     groups = choice_exam.held_out(choice, config.model, data.trigger, data.class_word, data.captions)
     plain = [fill(prompt.plain or prompt.text, data.class_word) for prompt in groups[0].prompts]
-    how = How(shots.steps, shots.guidance_scale)
-    by = judge(model, config.model, config.settings, plain)
-    return Exam(model, config.model, by, groups, how, session.run.folder / "choice", data.trigger, data.class_word)
+    how, base = How.of(shots.drawing), How.of(shots.base_drawing)
+    by, folder = judge(model, config.model, config.settings, plain), session.run.folder / "choice"
+    called = (data.trigger, data.class_word)
+    return Exam(model, config.model, by, groups, how, folder, *called, plain=base if base != how else None)
 
 
 @dataclass
@@ -94,7 +95,7 @@ class Chooser:
         """The base model's marks, and the scale that they make."""
         self.session.count("score", self.exam.draw(0, 1.0, seeds))
         marks = self.exam.marks(0, 1.0, seeds)
-        self.ledger.scale = self.exam.scale(marks, seeds)
+        self.ledger.scale = self.exam.scale(marks, seeds, self.choice.identity)
         self.ledger.put(marks)
         return marks
 
@@ -146,8 +147,8 @@ class Chooser:
         return self.ranking(found)
 
     def ranking(self, marks: list[Marks]) -> Ranking:
-        """Candidates of equally many pictures, beside the base model."""
-        return Ranking(marks, self.ledger.scale, self.exam.prompts, self.ledger.marks[0, 1.0])
+        """Candidates of equally many pictures."""
+        return Ranking(marks, self.ledger.scale, self.exam.prompts)
 
     def keep(self, ranking: Ranking) -> None:
         """Write choice.json."""
@@ -182,7 +183,8 @@ class Chooser:
     def tell(self, curve: Ranking, final: Ranking, base: Marks) -> None:
         """The recommendation: in choice.json, as a picture, as an event, and as a mark."""
         one, about = final.pick(), Ranking([base], self.ledger.scale).means
-        reason = choice_words.reason(curve, final)
+        doubt = choice_words.doubt(final, float(about["points"][0]))
+        reason = "; ".join(filter(None, [choice_words.reason(curve, final), doubt]))
         self.ledger.picked = {**final.row(one), "reason": reason, "exported": self.choice.pick}
         self.keep(final)
         known, path = (float(about["identity"][0]), float(about["prompt"][0])), self.run.folder / PLOT

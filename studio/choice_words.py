@@ -65,6 +65,14 @@ def exchange(final: Ranking, one: int) -> str:
     return f"{final.marks[other].label} instead: identity {number(identity)}, prompt accuracy {points(prompt)}"
 
 
+def doubt(final: Ranking, base: float) -> str:
+    """That the base model, of which nothing of the subject is asked, is worth as much; '' where it is not."""
+    worth = float(final.means["points"][final.pick()])
+    if worth > base:
+        return ""
+    return f"the base model is worth {base:.0f} points, this {worth:.0f}: what it learned cost as much as it gained"
+
+
 def rises(gap: Gap) -> bool:
     """Whether a difference is upwards and clear."""
     return gap.clear and gap.mean > 0

@@ -12,6 +12,7 @@ from studio import compare_experiments, registry
 from studio.compare_experiments import Experiment
 from studio.compare_parse import Grid, flatten, grid, refuse_taken, table
 from studio.mistakes import brief, explain
+from studio.pipelines import drawing
 from studio.pipelines.errors import UsageError
 from studio.pipelines.settings import Part
 from studio.store import NAME
@@ -46,6 +47,7 @@ class Judging(Part):
     references: Annotated[Path | None, Field(description="Folder of pictures that were not trained on")] = None
     scorers: Annotated[tuple[str, ...], Field(description="Scorers; empty: those that suit the model")] = ()
     option: Annotated[tuple[str, ...], Field(description="Scorers' settings, as in dino.encoder=FOLDER")] = ()
+    sampler: Annotated[str, Field(description="Sampler; empty: what each adapter is made for, else the model's")] = ""
     steps: Annotated[int, Field(ge=0, le=1000, description="Sampler steps; 0: the default")] = 0
     guidance_scale: Annotated[float, Field(ge=0, description="Classifier-free guidance; 0: the model's own")] = 0.0
     kind: Annotated[str, Field(description="live, object or style; empty: by the class word")] = ""
@@ -131,6 +133,8 @@ def checked(path: Path, made: Comparison) -> Comparison:
 
 def check_names(path: Path, judging: Judging) -> None:
     """UsageError for scorers that do not exist, and for paths that climb out: the file may be a stranger's."""
+    if judging.sampler:
+        drawing.known(judging.sampler, f"{path}: [evaluation] sampler")
     known = [entry.name for entry in registry.describe("scorers")]
     for name in judging.scorers:
         if name not in (*known, "all", "personal", "captions"):

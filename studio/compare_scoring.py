@@ -46,7 +46,7 @@ def part(name: str, group: Sequence[Cell], judging: Judging, out: Path | None, l
 def words(cells: Sequence[Cell], judging: Judging, out: Path) -> tuple[str, ...]:
     """The command: what the config leaves empty is left to `studio evaluate`."""
     options: list[str] = ["--out", str(out)]
-    for name in ("seeds", "steps", "guidance_scale", "kind"):
+    for name in ("seeds", "sampler", "steps", "guidance_scale", "kind"):
         options += [f"--{name.replace('_', '-')}", str(value)] if (value := getattr(judging, name)) else []
     for name in ("sets", "scorers"):
         options += [f"--{name}", ",".join(values)] if (values := getattr(judging, name)) else []

@@ -14,6 +14,7 @@ from studio.mistakes import brief, explain, keys
 from studio.pipelines import assets
 from studio.pipelines.confine import is_inside
 from studio.pipelines.errors import UsageError
+from studio.pipelines.preview_settings import advised
 from studio.pipelines.settings import Part
 from studio.toml import flatten, nones, parse, read, update, write
 from studio.trainers.base import Settings
@@ -86,6 +87,8 @@ def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = 
     if "adapter" in advice:  # for a LoRA; another kind of adapter knows only some of it
         known = annotation(config, "adapter").model_fields
         advice = {**advice, "adapter": {key: value for key, value in advice["adapter"].items() if key in known}}
+    if "previews" in advice:  # its steps and guidance are its own, not those of an adapter of few steps
+        advice = {**advice, "previews": advised(annotation(config, "previews"), advice["previews"])}
     if named := [key for key in paths(config) if inner(advice, key) is not None]:
         raise UsageError(f"the model's studio.toml sets {named[0]}, but a model may not name files; delete that line")
     settings: dict[str, Any] = {}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import studio
-from studio.evaluation import again, gallery, homes, picking, sets, table, targets
+from studio.evaluation import again, gallery, homes, manner, picking, sets, table, targets
 from studio.evaluation.homes import Home
 from studio.evaluation.measuring import (
     Drawn,
@@ -46,7 +46,9 @@ USUAL = Request()
 
 @dataclass
 class Work:
-    """One evaluation at work. sources: as they were given; place: where it is written, once everything is checked."""
+    """One evaluation at work. sources: as they were given; place: where it is written, once everything is checked;
+    hows: how each source is drawn, by label.
+    """
 
     request: Request
     targets: list[Target]
@@ -56,6 +58,7 @@ class Work:
     kept: dict[str, Tensor | None] = field(default_factory=dict)
     prints: dict[str, str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
+    hows: dict[str, How] = field(default_factory=dict)
 
     def run(self) -> tuple[Evaluation, Home]:
         """Everything, from the words to the files."""
@@ -66,6 +69,7 @@ class Work:
         judges = {model: panel(request.scorers, model, *preferred(), request.options) for model in names}
         material = [self.material(group[0], judges[group[0].source.model]) for group in groups]
         wanted = {base.source.label: request.prompt_sets(base) for base in bases}
+        self.hows, told = manner.of(groups, request)
         for group in groups:
             self.prompts(group, wanted)  # or says why not
         self.place = place = homes.choose(self.targets, request.out, request.quick, self.asked(wanted))
@@ -83,6 +87,7 @@ class Work:
             *self.unread,
             *(n for one in material for n in one.notes),
             *(n for j in judges.values() for n in j.notes),
+            *told,
         ]
         notes = list(dict.fromkeys([*notes, *unfinished(measured)]))
         result = assemble(measured, notes, self.settings(wanted, judges))
@@ -125,13 +130,14 @@ class Work:
             prompt for group in groups if group[0].source.model == model for prompt in self.prompts(group, wanted)
         ]
         self.unread += gallery.unread(loaded, model, list(dict.fromkeys(prompts)))
-        bases: dict[str, Drawn] = {}  # by class word: drawn once, also for subjects with other pictures
+        bases: dict[tuple[str, How], Drawn] = {}  # drawn once, also for subjects with other pictures
         for group in groups:
             if group[0].source.model == model:
                 base, *mine = group
-                word, asked = base.source.class_word, wanted[base.source.label]
-                bases[word] = called(bases.get(word) or self.gallery(loaded, base, asked), base)
-                yield base.source.label, bases[word]
+                asked = wanted[base.source.label]
+                key = base.source.class_word, self.hows[base.source.label]
+                bases[key] = called(bases.get(key) or self.gallery(loaded, base, asked), base)
+                yield base.source.label, bases[key]
                 yield from ((one.source.label, self.gallery(loaded, one, asked)) for one in mine)
         del loaded
         if device.type == "cuda":
@@ -148,7 +154,7 @@ class Work:
         with ExitStack() as after:
             if one.source.file:
                 after.callback(files.load(model, one.file).remove)
-            how, seeds = self.request.how(one.source.model), self.request.numbers
+            how, seeds = self.hows[one.source.label], self.request.numbers
             count = self.journal.count
             return draw(model, one.source, asked, seeds, how, folder, count, self.kept)
 
@@ -169,9 +175,10 @@ class Work:
 
         request, device = self.request, preferred()
         first = self.targets[0].source
-        how = asdict(request.how(first.model)) | {
+        how = asdict(self.hows[first.label]) | {
             "batch": "as many as are useful" if not request.batch else request.batch
         }
+        different = manner.different(self.hows)
         missing = {file: words for one in judges.values() for file, words in one.missing.items()}
         return {
             "run": next((one.run.name for one in self.targets if one.run), first.label),
@@ -186,6 +193,7 @@ class Work:
             "adapters": {one.source.label: held(one) for one in self.targets},
             "command": again.command(self.sources, request),
             **({"missing": missing} if missing else {}),
+            **({"drawn": different} if different else {}),
         }
 
     def data_of(self) -> dict[str, object]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 from diffusers.utils import logging
 from PIL import Image
 
 from studio import pictures
-from studio.pipelines import attention, backbone, sampling
+from studio.pipelines import attention, backbone, sampling, schedules
 from studio.pipelines.adapters import files
+from studio.pipelines.drawing import CALLS, SCHEDULERS
 from studio.pipelines.errors import ModelError
 from studio.pipelines.protocols import Backbone
 from studio.previews import Shot
@@ -66,12 +68,9 @@ def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple
     except ModelError:  # the toy has no stock pipeline: our own reader has to do
         files.load(fresh, file)
         attention.install(fresh.net, "auto")
-        drawn = sampling.sample(
-            fresh, [shot.prompt], [shot.seed], steps=previews.steps, guidance_scale=previews.guidance_scale
-        )
+        drawn = sampling.sample(fresh, [shot.prompt], [shot.seed], **vars(previews.drawing))
         return pictures.image(next(iter(drawn))), "model of ours"
-    if fresh.prediction != "flow" and sampling.by_name(fresh) is sampling.ddim:
-        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    sampler = reschedule(pipe, fresh, previews.sampler)
     with ExitStack() as after:  # diffusers warns about every part of a pipeline that a LoRA file leaves alone
         after.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity_error()
@@ -79,4 +78,18 @@ def redraw(fresh: Backbone, file: Path, shot: Shot, previews: Previews) -> tuple
     pipe.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": previews.steps, "guidance_scale": previews.guidance_scale}
     seed = torch.Generator().manual_seed(shot.seed)
-    return pipe(shot.prompt, generator=seed, **options).images[0], type(pipe).__name__
+    picture = pipe(shot.prompt, generator=seed, **options, **CALLS.get(sampler, {})).images[0]
+    named = "" if previews.sampler == "auto" else f" with {type(pipe.scheduler).__name__}"
+    return picture, f"{type(pipe).__name__}{named}"
+
+
+def reschedule(pipe: Any, fresh: Backbone, sampler: str) -> str:
+    """diffusers' scheduler of a sampler into a stock pipeline; the sampler's name. "auto": the pipeline's own or DDIM.
+
+    Raises UsageError for a sampler that is not the model's, KeyError for one that `previews.stock` takes away.
+    """
+    name = sampling.named(fresh, sampler)
+    own = sampler == "auto" and name != "ddim"
+    if fresh.prediction != "flow" and not own:
+        pipe.scheduler = schedules.own_schedule(fresh, getattr(diffusers, SCHEDULERS[name]))
+    return name

@@ -42,6 +42,7 @@ def write(session: Session) -> None:
     about |= {"base_licence": licence.words(licence.stated(session.config.model))}
     about |= {"studio.config": settings(session.basis.config), "studio.memory": remembered(session.memory)}
     about |= {"studio.data": session.basis.data, "studio.base": session.basis.model}
+    about |= session.config.settings.previews.drawing.header
     about |= session.chooser.header() if session.chooser else {}
     about = {key: text for key, text in about.items() if text}
     for path in journal.patiently(lambda: files.exports(session.model, session.adapter, session.run.folder, about)):
@@ -70,7 +71,7 @@ def remembered(memory: Mapping[str, Any]) -> str:
 def draw(session: Session, made: list[Image]) -> None:
     """The grid: base model and adapter side by side."""
     references = [to_pil_image(subjects.read(example.path)) for example in session.dataset.examples[:6]]
-    columns = {"base": session.base, "adapter": made}
+    columns = dict(zip(previews.heads(session.config.settings.previews), (session.base, made), strict=True))
     sheet = pictures.grid(columns, [shot.caption for shot in session.shots], references)
     pictures.save(sheet, session.run.folder / "grid.png", run=session.run.name)
     session.journal("preview", path="grid.png", message="base | adapter")
@@ -88,7 +89,7 @@ def check(session: Session, expected: Image) -> None:
     if config.settings.quantize != "no":  # a fresh model is not quantised, and draws with other weights
         journal("warning", message=f"{file.name} was not compared: the run's base model is quantised")
         return
-    shot, settings = session.shots[0], previews.stock(config.settings.previews)
+    shot, settings = session.shots[0], previews.stock(config.settings.previews, session.model.prediction == "flow")
     limited: Any = getattr(session.adapter, "as_stock", None) if export.stock(session.model) else None
     if limited or settings is not config.settings.previews:
         with limited() if limited else nullcontext():
@@ -107,7 +108,8 @@ def score(session: Session) -> None:
     if subject.get("kind") != "subject" or session.config.model != "embedded" or data.folder is None:
         return
     words = (dataset.trigger, dataset.class_word)
-    comparison = scores.Comparison(session.model, data.folder.parent, *words, SCORE_SEEDS)
+    drawing = session.config.settings.previews.drawing
+    comparison = scores.Comparison(session.model, data.folder.parent, *words, SCORE_SEEDS, drawing)
     session.count("check", comparison.run())
     found = comparison.table()
     scores.write(found, session.run.folder / "scores.json")

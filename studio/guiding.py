@@ -12,6 +12,7 @@ from studio.pipelines import sampling
 from studio.pipelines.conditioner import Edit, edited
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance import cfg
+from studio.pipelines.guidance_hearing import hears
 from studio.pipelines.guidance_kinds import combined, consistency, personalization, rl
 from studio.pipelines.guidance_settings import Guiding
 from studio.pipelines.guidance_strength import acting
@@ -63,14 +64,16 @@ def draw(
 ) -> Iterator[Tensor]:
     """Pictures `[3, H, W]` in 0..1, as `sampling.sample` makes them, guided as `how` says.
 
-    references: the prompts as the base model is told them; None: the same. edit: of the prompts' embeddings.
+    references: the prompts as the base model is told them; None: the same. edit: of the prompts' embeddings. A network
+    that hears the guidance scale is told it, and not guided once more.
     """
+    scale = 1.0 if hears(model) else guidance_scale
     said = list(prompts if references is None else references)
     if len(said) != len(prompts):
         raise UsageError(f"{len(prompts)} prompts and {len(said)} for the base model: give one for each")
     for first in range(0, len(prompts), batch):
         rows = slice(first, first + batch)
         with torch.no_grad(), sampling.evaluating(model):
-            guidance = build(how, model, guidance_scale, said[rows], edit)
+            guidance = build(how, model, scale, said[rows], edit)
         options: dict[str, Any] = {"steps": steps, "batch": batch, "sampler": sampler, "guidance": guidance}
-        yield from sampling.sample(model, prompts[rows], seeds[rows], **options)
+        yield from sampling.sample(model, prompts[rows], seeds[rows], guidance_scale=guidance_scale, **options)

@@ -22,8 +22,22 @@ def keys(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """The dotted name nearest to a word, by the whole name or its last part; '' if none is near."""
-    scores = {name: max(similar(word, name), similar(word, name.rpartition(".")[2])) for name in known}
+    """The dotted name nearest to a word, by the whole name or its last part; '' if none is near.
+
+    Where the word's table exists, its settings are compared by their last parts, for what they share says nothing, and
+    of other tables only a setting of the very same last part is meant.
+    """
+    word, names = word.replace("-", "_"), [name.replace("-", "_") for name in known]
+    table, _, last = word.rpartition(".")
+    tables = {name.rpartition(".")[0] for name in names if "." in name}
+
+    def near(name: str) -> float:
+        head, _, tail = name.rpartition(".")
+        if table not in tables:
+            return max(similar(word, name), similar(word, tail))
+        return similar(last, tail) if head == table or last == tail else 0.0
+
+    scores = {given: near(name) for given, name in zip(known, names, strict=True)}
     best = max(known, key=lambda name: (scores[name], -name.count(".")), default="")
     return best if best and scores[best] >= 0.55 else ""
 
@@ -45,9 +59,8 @@ def explain(error: ValidationError, top: type[BaseModel], config: type[BaseModel
     table = ".".join([trainer, *location[:-1]]) if settings else ""
     where = f"{file}: " if file else ""
     if first["type"] == "extra_forbidden":
-        hint = nearest(
-            location[-1], list(keys(config)) if settings else [n for n in top.model_fields if n != "settings"]
-        )
+        known = list(keys(config)) if settings else [name for name in top.model_fields if name != "settings"]
+        hint = nearest(".".join(location) if settings else location[-1], known)
         meant = f"; did you mean '{hint}'?" if hint else ""
         return f"{where}{f'[{table}]' if table else 'the top level'} has no setting '{location[-1]}'{meant}"
     given = first["input"]

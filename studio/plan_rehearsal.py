@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from studio import registry
@@ -20,6 +21,7 @@ from studio.pipelines.guidance import cfg
 from studio.pipelines.protocols import Backbone, Batch, Cond
 from studio.pipelines.twin import tensors, twin
 from studio.plan_live import Live
+from studio.trainers import rewarded
 
 
 class Known(Tensor):
@@ -86,7 +88,8 @@ class Rehearsal:
     def sample(self, count: int, side: int = 0) -> tuple[int, int]:
         """One sampler step for `count` pictures with guidance, and the decoding; operations are of the step."""
         side = side or self.model.pixels
-        scale = self.config.settings.previews.guidance_scale
+        previews = self.config.settings.previews  # the base model's pictures may be the larger batch
+        scale = max(one.guidance_scale for one in (previews.drawing, previews.base_drawing))
 
         @torch.no_grad()
         def step() -> Tensor:
@@ -108,6 +111,9 @@ class Rehearsal:
         """Forward and backward passes of a step's first losses; operations are of one loss."""
         settings = self.config.settings
         count = 2 if settings.accumulate > 1 else 1  # the second finds the gradients of the first
+        if isinstance(settings, rewarded.Settings):
+            peak, flops = self.through(lambda: self.drawn(settings, count), f"the loss of {self.config.trainer}")
+            return peak, int(flops / count * calls(settings))
         result = self.through(lambda: self.losses(count), f"the loss of {self.config.trainer}")
         if not result[0]:
             self.notes.append("a plain squared error stands in for it")
@@ -131,6 +137,17 @@ class Rehearsal:
         finally:
             source.close()
             vars(self.twin).pop("embed", None)
+
+    def drawn(self, settings: rewarded.Settings, count: int) -> None:
+        """One sampler step that learns: all others are forgotten, or computed again. Judges are left out."""
+        for _ in range(count):
+            batch = next(iter(Always(self)))
+            with self.autocast():
+                guided = cfg(settings.guidance_scale, self.cond(1))(self.twin.predict)
+                t = torch.zeros(len(batch.latents), device=self.device)
+                out: Tensor = checkpoint(guided, batch.latents, t, self.cond(len(t)), use_reentrant=False)
+                made = rewarded.pictures(self.twin, out, checkpointed=True) if decodes(settings) else out
+            made.float().square().mean().backward()
 
     def plain(self, count: int) -> None:
         """The mean squared error of one prediction, and its gradient."""
@@ -157,6 +174,18 @@ class Rehearsal:
         """Pictures of one loss: with prior preservation, as many class pictures again."""
         prior = getattr(self.config.settings, "prior", None)
         return self.config.settings.batch * (2 if prior is not None and prior.weight else 1)
+
+
+def decodes(settings: rewarded.Settings) -> bool:
+    """Whether gradients come through the autoencoder, from a reward."""
+    return bool(getattr(settings, "truncation", None))
+
+
+def calls(settings: rewarded.Settings) -> float:
+    """How many rehearsed sampler steps' operations a loss takes: with gradients of rewards, half of a picture's
+    steps learn, at four times the cost of one that does not.
+    """
+    return 0.625 * settings.sampler_steps if decodes(settings) else 1.0
 
 
 @dataclass

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,49 +11,92 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio import guiding, pictures
-from studio.pipelines import attention, backbone, conditioner
-from studio.pipelines.adapters import files
-from studio.pipelines.adapters.files import NAME
+from studio import guiding, pictures, sample_how
+from studio.pipelines import attention, backbone, conditioner, drawing, sampling
+from studio.pipelines.adapters import files, stacking
 from studio.pipelines.captioners.words import twin
-from studio.pipelines.confine import permitted
+from studio.pipelines.drawing import Drawing
 from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.protocols import Adapter, Backbone
 from studio.precision import preferred
 from studio.sample_how import How
-from studio.store import Run, Store
+from studio.store import Store
+
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """An adapter file, what to call it, the model it belongs to, and the words of its run."""
+    """An adapter file, what to call it, the model it belongs to, the words of its run, and how it wants to be drawn."""
 
     label: str
     file: Path | None
     model: str
     words: dict[str, str]
+    own: Drawing | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """Sources in one model, each at its strength, and how the pictures are drawn."""
+
+    sources: tuple[Source, ...]
+    strengths: tuple[float, ...]
+    drawing: Drawing
+
+    @property
+    def model(self) -> str:
+        """The base model."""
+        return self.sources[0].model
+
+    @property
+    def adapted(self) -> bool:
+        """Whether there is an adapter in it."""
+        return self.sources[0].file is not None
+
+    @property
+    def label(self) -> str:
+        """What stands above it."""
+        return " + ".join(source.label for source in self.sources)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The words of the first source that has any."""
+        return next((one.words for one in self.sources if any(one.words.values())), self.sources[0].words)
+
+    def doubts(self, how: How) -> Iterator[str]:
+        """A line for each thing in which what is asked for is not what its files are made for."""
+        for source in self.sources:
+            if said := drawing.differing(source.label, source.own, self.drawing):
+                yield said
+        if not self.adapted and how.guidance.kind != "cfg":
+            yield f"base is drawn with cfg: {how.guidance.kind} guidance is for adapters"
+        elif len(self.sources) == 1 and self.drawing.few_step and how.guidance.kind != "cfg":
+            kind, steps = how.guidance.kind, self.drawing.steps
+            yield (
+                f"{self.label}: {kind} guidance draws the base model in {steps} steps too, for which it is not made; "
+                f"put a few-step adapter beneath both, as in {drawing.EMBEDDED} --strength 1 1"
+            )
 
 
 def find(name: str, model: str, runs: Path) -> Source:
-    """A run's exported adapter, an adapter file, or "base" for the model without one.
+    """A run's exported adapter, an adapter file, "lcm:embedded", or "base" for the model without one.
 
-    Raises UsageError for a name that is none of these, ModelError when a file does not say its model.
+    Raises UsageError for a name that is none of these, ModelError when a file does not say its model or is damaged.
     """
-    if name == "base":
+    file = sample_how.file_of(name, runs)
+    if file is None:
         return Source("base", None, model or "embedded", {})
-    path = Path(name).expanduser()
-    if path.is_file():
-        header = files.header(path)
+    header = files.header(file)
+    own = drawing.read(header, file)
+    if drawing.place(name).is_file():
         base = model or header.get("base_model", "")
         if not base:
-            raise ModelError(f"{path} does not say which model it was trained on: give --model")
-        return Source(path.stem, path, base, words(header))
-    run: Run = Store(runs).open(name)
-    file = run.folder / NAME
-    if not file.is_file():
-        raise UsageError(f"the run '{run.name}' has no {NAME} yet: `studio train` of its run.toml goes on with it")
-    header = files.header(file)
-    return Source(run.name, file, model or run.summary()["model"] or "embedded", words(header))
+            raise ModelError(f"{file} does not say which model it was trained on: give --model")
+        label = drawing.EMBEDDED.partition(":")[0] if name == drawing.EMBEDDED else file.stem
+        return Source(label, file, base, words(header), own)
+    run = Store(runs).open(name)
+    return Source(run.name, file, model or run.summary()["model"] or "embedded", words(header), own)
 
 
 def words(header: dict[str, str]) -> dict[str, str]:
@@ -69,6 +111,19 @@ def fill(prompt: str, said: dict[str, str]) -> str:
     return " ".join(prompt.split())
 
 
+def columns(found: Sequence[Source], how: How) -> list[Column]:
+    """A column for each source; several strengths: one column of all of them together.
+
+    Raises UsageError for sources of different models, or samplers, that would be together.
+    """
+    if len(how.strengths) == 1:
+        return [Column((one,), how.strengths, how.drawing(one.own)) for one in found]
+    if len(bases := list(dict.fromkeys(one.model for one in found))) > 1:
+        raise UsageError(f"adapters of {bases[0]} and of {bases[1]} cannot be drawn together: give --model")
+    own = drawing.together([(one.label, one.own) for one in found], how.sampler)
+    return [Column(tuple(found), how.strengths, how.drawing(own))]
+
+
 def sample(
     sources: Sequence[str],
     prompts: Sequence[str],
@@ -77,73 +132,88 @@ def sample(
     model: str = "",
     out: Path = Path("grid.png"),
     runs: Path = Path("runs"),
+    report: Report = lambda line: None,
     **how: Any,
 ) -> Path:
     """Draw `n` pictures per prompt (seeds seed .. seed + n - 1) with each source, one column a source, into `out`.
 
     how: the fields of `How`. `base` as a source is the model without an adapter, which is always drawn with cfg. One
-    picture alone is written as it is, without a grid.
+    picture alone is written as it is, without a grid. report: called with each line of doubt.
     """
     if not sources or not prompts:
         raise UsageError("sample needs a run or an adapter file, and --prompt")
     manner = How(**how)
-    manner.check()
-    check(seed, n, out)
+    manner.check(sources)
+    sample_how.check(seed, n, out)
     wanted = [(prompt, seed + i) for prompt in prompts for i in range(n)]
-    columns: dict[str, list[Image.Image]] = {}
-    loaded: dict[str, Backbone] = {}
-    for source in [find(name, model, runs) for name in sources]:
-        if source.model not in loaded:
-            device, dtype = preferred()
-            loaded[source.model] = backbone.load(source.model, device, dtype)
-            attention.install(loaded[source.model].net, "auto")
-        texts = [fill(prompt, source.words) for prompt, _ in wanted]
-        label = source.label if source.file or manner.guidance.kind == "cfg" else f"{source.label} (cfg)"
-        label = label if label not in columns else f"{label} ({len(columns) + 1})"
-        columns[label] = draw(loaded[source.model], source, texts, [s for _, s in wanted], manner)
+    asked = columns([find(name, model, runs) for name in sources], manner)
+    loaded = models(asked)
+    said = [*manner.doubts(prompts), *(doubt for column in asked for doubt in column.doubts(manner))]
+    for doubt in dict.fromkeys(said):
+        report(doubt)
+    drawn: dict[str, list[Image.Image]] = {}
+    for column in asked:
+        texts = [fill(prompt, column.words) for prompt, _ in wanted]
+        label = column.label if column.adapted or manner.guidance.kind == "cfg" else f"{column.label} (cfg)"
+        label = label if label not in drawn else f"{label} ({len(drawn) + 1})"
+        drawn[label] = draw(loaded[column.model], column, texts, [s for _, s in wanted], manner)
     captions = [f"{prompt}  (seed {number})" for prompt, number in wanted]
-    alone = len(wanted) == 1 and len(columns) == 1
-    sheet = next(iter(columns.values()))[0] if alone else pictures.grid(columns, captions)
+    alone = len(wanted) == 1 and len(drawn) == 1
+    sheet = next(iter(drawn.values()))[0] if alone else pictures.grid(drawn, captions)
     about = {"prompt": " | ".join(prompts), "seed": seed, "sources": ", ".join(sources)}
-    return pictures.save(sheet, out, **about, **manner.about())
+    return pictures.save(sheet, out, **about, **manner.about(), **together(asked))
 
 
-def check(seed: int, n: int, out: Path) -> None:
-    """UsageError for what would fail only after everything was drawn, or lies where it may not."""
-    permitted(out, "--out")
-    if seed + n >= 2**63:
-        raise UsageError(f"--seed {seed}: should be less than 2^63")
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise UsageError(f"--out {out}: should be a file that ends in .png")
-    place = next(parent for parent in out.absolute().parents if parent.exists())
-    if not os.access(place, os.W_OK) or not place.is_dir():
-        raise UsageError(f"--out {out}: {place} cannot be written to")
+def models(asked: Sequence[Column]) -> dict[str, Backbone]:
+    """The base models by name. Raises UsageError for a column whose sampler is not its model's."""
+    loaded: dict[str, Backbone] = {}
+    for column in asked:
+        if column.model not in loaded:
+            loaded[column.model] = backbone.load(column.model, *preferred())
+            attention.install(loaded[column.model].net, "auto")
+        sampling.by_name(loaded[column.model], column.drawing.sampler)
+    return loaded
 
 
-def draw(model: Backbone, source: Source, prompts: list[str], seeds: list[int], how: How) -> list[Image.Image]:
-    """One source's pictures; the model is left as it was."""
-    adapter = files.load(model, source.file) if source.file else None
-    guidance = how.guidance if adapter else how.guidance.without_adapter()
-    references = [
-        twin(prompt, source.words.get("trigger", ""), source.words.get("class_word", "")) for prompt in prompts
-    ]
-    try:
-        with acting(adapter, how, model.dtype), torch.no_grad():
-            removed = [text for text in how.decor.split(",") if text.strip()]
-            edit = conditioner.decor(model, removed, how.decor_strength) if removed else None
-            drawn = guiding.draw(
-                model, prompts, seeds, steps=how.steps, guidance_scale=how.guidance_scale,
-                how=guidance, references=references, edit=edit,
-            )  # fmt: skip
-            return [pictures.image(picture) for picture in drawn]
-    finally:
-        if adapter:
-            adapter.remove()
+def together(asked: Sequence[Column]) -> dict[str, object]:
+    """Sampler, steps and guidance scale for a picture's header: once, or column by column where they differ."""
+    if len({column.drawing for column in asked}) == 1:
+        return vars(asked[0].drawing)
+    return {"drawn": "; ".join(f"{column.label}: {column.drawing.said()}" for column in asked)}
 
 
-def acting(adapter: Adapter | None, how: How, dtype: torch.dtype) -> AbstractContextManager[None]:
-    """The adapter at its strength; in the frozen weights, which is faster, where nothing switches or rounds it."""
+def draw(model: Backbone, column: Column, prompts: list[str], seeds: list[int], how: How) -> list[Image.Image]:
+    """One column's pictures; the model is left as it was."""
+    said, own = column.words, column.drawing
+    references = [twin(prompt, said.get("trigger", ""), said.get("class_word", "")) for prompt in prompts]
+    with ExitStack() as after:
+        after.enter_context(torch.no_grad())
+        adapter, strength = load(model, column, after)
+        guidance = how.guidance if adapter else how.guidance.without_adapter()
+        after.enter_context(acting(adapter, strength, guidance.kind == "cfg" and model.dtype == torch.float32))
+        edit = conditioner.decor(model, how.removed, how.decor_strength) if how.removed else None
+        drawn = guiding.draw(
+            model, prompts, seeds, steps=own.steps, guidance_scale=own.guidance_scale, sampler=own.sampler,
+            how=guidance, references=references, edit=edit,
+        )  # fmt: skip
+        return [pictures.image(picture) for picture in drawn]
+
+
+def load(model: Backbone, column: Column, after: ExitStack) -> tuple[Adapter | None, float]:
+    """The adapter on top, its strength, and the other files in the weights beneath it, until `after` is closed."""
+    paths = [source.file for source in column.sources if source.file]
+    if not paths:
+        return None, 1.0
+    top, *others = stacking.ordered(paths) if len(paths) > 1 else [0]
+    if others:
+        after.enter_context(stacking.beneath(model, [(paths[one], column.strengths[one]) for one in others]))
+    adapter = files.load(model, paths[top])
+    after.callback(adapter.remove)
+    return adapter, column.strengths[top]
+
+
+def acting(adapter: Adapter | None, strength: float, fast: bool) -> AbstractContextManager[None]:
+    """The adapter at its strength. fast: in the frozen weights, where nothing switches or rounds it."""
     if adapter is None:
         return nullcontext()
-    merged = how.guidance.kind == "cfg" and dtype == torch.float32 and hasattr(adapter, "merged")
-    return adapter.merged(how.strength) if merged else adapter.scaled(how.strength)
+    return adapter.merged(strength) if fast and hasattr(adapter, "merged") else adapter.scaled(strength)

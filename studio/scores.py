@@ -15,28 +15,34 @@ from torch import Tensor
 
 from studio import subjects
 from studio.pipelines import sampling
+from studio.pipelines.drawing import Drawing
 from studio.pipelines.protocols import Backbone
 
 STEPS, GUIDANCE, FIRST_SEED = 20, 4.0, 1000
+USUAL = Drawing("auto", STEPS, GUIDANCE)
 Scores = dict[str, dict[str, Any]]
 Marks = dict[str, list[float]]
 
 
-def draw(model: Backbone, prompts: list[str], seeds: list[int], base: bool) -> Iterator[Tensor]:
-    """Pictures `[3, H, W]` in 0..1 for prompts x seeds, prompt by prompt, by the adapter or by the base model."""
+def draw(
+    model: Backbone, prompts: list[str], seeds: list[int], base: bool, drawing: Drawing = USUAL
+) -> Iterator[Tensor]:
+    """Pictures `[3, H, W]` in 0..1 for prompts x seeds, prompt by prompt, by the adapter or by the base model.
+
+    drawing: the adapter's, where it draws in few steps.
+    """
+    how = drawing if drawing.few_step and not base else USUAL
     off = model.adapter.off() if base and model.adapter is not None else nullcontext()
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), off:
-        yield from sampling.sample(
-            model, [p for p, _ in pairs], [s for _, s in pairs], steps=STEPS, guidance_scale=GUIDANCE, batch=32
-        )
+        yield from sampling.sample(model, [p for p, _ in pairs], [s for _, s in pairs], batch=32, **vars(how))
 
 
 @dataclass
 class Comparison:
     """A subject's adapter beside its base model: marks per prompt of `subjects.prompts()` for `seeds` pictures each.
 
-    The base model is asked for its class alone: it does not know the trigger.
+    The base model is asked for its class alone: it does not know the trigger. drawing: the run's.
     """
 
     model: Backbone
@@ -44,6 +50,7 @@ class Comparison:
     trigger: str
     word: str
     seeds: int
+    drawing: Drawing = USUAL
     rows: dict[bool, list[Marks]] = field(default_factory=lambda: {True: [], False: []})
 
     def run(self) -> Iterator[tuple[int, int]]:
@@ -60,7 +67,7 @@ class Comparison:
         judges = embedded.load()
         subject = self.word if base else f"{self.trigger} {self.word}"
         prompts = [prompt.format(subject=subject) for prompt in subjects.prompts()]
-        made = draw(self.model, prompts, list(range(FIRST_SEED, FIRST_SEED + self.seeds)), base)
+        made = draw(self.model, prompts, list(range(FIRST_SEED, FIRST_SEED + self.seeds)), base, self.drawing)
         for prompt in subjects.prompts():
             pictures = torch.stack([next(made).cpu() for _ in range(self.seeds)])
             yield subjects.marks(judges, pictures, prompt, self.place)

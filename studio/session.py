@@ -120,8 +120,9 @@ class Session(Materials):
     def tell_data(self) -> None:
         """Every picture that is left out, and every doubt, in the events."""
         data, doubt = self.dataset, start.doubt(self.config.settings, self.dataset)
-        if doubt:
-            self.journal("warning", message=doubt)
+        for text in (doubt, *getattr(self.adapter, "notes", ())):
+            if text:
+                self.journal("warning", message=text)
         if not data.examples:  # a run that learns from what it draws
             return
         words = f"{data.trigger} {data.class_word}".strip()
@@ -263,8 +264,8 @@ class Session(Materials):
                 yield len(made), len(self.shots)
 
         self.count("preview", drawn())
-        said = previews.guidance(self.config.settings.previews, base).said()
-        paths = self.journal.patiently(lambda: previews.save(self.run.samples, label, self.shots, made, guidance=said))
+        said = previews.about(self.config.settings.previews, base)
+        paths = self.journal.patiently(lambda: previews.save(self.run.samples, label, self.shots, made, **said))
         self.journal("preview", path=str(paths[0].relative_to(self.run.folder)), pictures=len(paths))
         return made
 

@@ -6,8 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studio.pipelines.adapters import files, together
 from studio.pipelines.assets import assets_folder
+from studio.pipelines.drawing import EMBEDDED
 from studio.pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from studio.pipelines.protocols import Adapter, Backbone
     from studio.trainers.base import Settings
 
-EMBEDDED = "lcm:embedded"  # the few-step adapter of the embedded model
+NAME = "adapter.safetensors"  # in a finished run's folder
 STATE = "start"  # in a trainer's memory: the weights that the run began with
 
 
@@ -25,8 +25,8 @@ def file(settings: Settings) -> Path | None:
     if settings.start is None:
         return None
     if str(settings.start) == EMBEDDED:
-        return assets_folder() / "base" / "lcm" / files.NAME
-    path = settings.start / files.NAME if settings.start.is_dir() else settings.start
+        return assets_folder() / "base" / "lcm" / NAME
+    path = settings.start / NAME if settings.start.is_dir() else settings.start
     if not path.is_file():
         what = "a run without an adapter.safetensors" if settings.start.is_dir() else "not there"
         raise UsageError(f"start: {settings.start} is {what}; name an adapter file, or a finished run's folder")
@@ -35,6 +35,8 @@ def file(settings: Settings) -> Path | None:
 
 def adapter(settings: Settings, model: Backbone, dataset: Dataset) -> Adapter:
     """The adapter, in the model. Raises UsageError and ModelError."""
+    from studio.pipelines.adapters import files, together
+
     path = file(settings)
     if path is None:
         return together.build(settings.adapter, settings.tokens, model, dataset)
@@ -45,6 +47,8 @@ def adapter(settings: Settings, model: Backbone, dataset: Dataset) -> Adapter:
 
 def resolve(config: RunConfig) -> RunConfig:
     """The config with the very file in the place of what stands for it, and the words that it was taught."""
+    from studio.pipelines.adapters import files
+
     path = file(config.settings)
     if path is None:
         return config
@@ -62,6 +66,8 @@ def fingerprint(settings: Settings) -> str:
 
 def doubt(settings: Settings, dataset: Dataset) -> str:
     """What is said where the file was taught another trigger than the run's; '' where all is well."""
+    from studio.pipelines.adapters import files
+
     path = file(settings)
     taught = files.header(path).get("trigger", "") if path else ""
     if not path or not taught or taught == dataset.trigger:

@@ -603,7 +603,7 @@ def test_the_page_shows_the_numbers_of_choice_json(home: Path):
     for order in ((0, 1.0), (100, 1.0), (200, 0.8), (200, 1.0), (300, 1.0)):
         ledger.put(Marks(*order, *(tuple(random.uniform(0.5, 1, 16).tolist()) for _ in range(2)), 0.01))
     gone = ledger.marks.pop((300, 1.0))  # its checkpoint is not kept
-    final = Ranking([one for one in ledger.marks.values() if one.step], ledger.scale, 4, ledger.marks[0, 1.0])
+    final = Ranking([one for one in ledger.marks.values() if one.step], ledger.scale, 4)
     ledger.rank(final)
     ledger.put(gone.first(8))
     home.mkdir(exist_ok=True)

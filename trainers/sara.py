@@ -41,6 +41,12 @@ class Config(dreambooth.Config):
             raise ValueError("prodigy finds its own step size: set lr = 1")
         return self
 
+    @model_validator(mode="after")
+    def _whole_weights(self) -> Self:
+        if self.quantize != "no":
+            raise ValueError(f"quantize = '{self.quantize}': SaRA trains the weights themselves; leave it out")
+        return self
+
 
 def losses(config: Config, model: Backbone, adapter: sara.SaRA, data: Stream, memory: dict[str, Any]) -> Iterator[Loss]:
     """DreamBooth's loss of each batch, and the nuclear norm of a matrix that is drawn by the batch's number."""

@@ -187,6 +187,16 @@ class TLoRA(LoRA):
         with self.scaled(strength):
             yield
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before training: layers that are narrower than the rank."""
+        ranks = [rank for layers in self.layers.values() for rank, _ in layers.values()]
+        narrow = [rank for rank in ranks if rank < self.config.rank]
+        if not narrow:
+            return ()
+        which = f"{len(narrow)} of {len(ranks)} layers are narrower than adapter.rank = {self.config.rank}"
+        return (f"{which}: each has as many columns as its width, {min(narrow)} at the least",)
+
     def numbers(self) -> dict[str, float]:
         """Means over layers of the effective rank (95 % of the sum of singular values), and over the newest batch of
         the active rank; largest and smallest singular value in s, which set how fast layers learn.

@@ -135,6 +135,11 @@ class Together:
         """The diagnostics of all."""
         return {key: value for part in self.parts for key, value in getattr(part, "numbers", dict)().items()}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before training."""
+        return tuple(text for part in self.parts for text in getattr(part, "notes", ()))
+
     def off(self) -> AbstractContextManager[None]:
         """Inside, all are off."""
         return self._all("off")

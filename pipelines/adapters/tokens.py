@@ -126,7 +126,8 @@ class Tokens:
         word, vectors = self.config.starting(number), self.config.vectors
         if not word:  # the same in every run: what a resumed one starts from must be what the first did
             return tokens_tables.random(table, crc32(f"{part} {self.config.words[number]}".encode()), vectors)
-        if found := tokens_spelling.ids(tokenizer, word):
+        found = tokens_spelling.ids(tokenizer, word)
+        if found and set(found) != {getattr(tokenizer, "unk_token_id", None)}:
             return tokens_tables.started(table, found, vectors)
         raise UsageError(f"tokens.init: {word!r} is nothing to the tokenizer; name a plain word, or leave it empty")
 
@@ -134,6 +135,17 @@ class Tokens:
     def words(self) -> tuple[str, ...]:
         """The new words, as prompts spell them."""
         return self.config.words
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before training: a word to start from that is none of the tokenizer's."""
+        words = [self.config.starting(number) for number in range(len(self.words))]
+        parts = {word: tokens_spelling.ids(next(iter(self.before.values())), word) for word in words if word}
+        return tuple(
+            f"tokens.init: {word!r} is no word of the tokenizer's, but {len(found)} pieces of one: check its spelling"
+            for word, found in parts.items()
+            if len(found) > len(word.split())
+        )
 
     @property
     def enabled(self) -> bool:

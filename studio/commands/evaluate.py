@@ -45,10 +45,12 @@ class Options:
     """A scorer's setting, such as dino.encoder=FOLDER or personal.family=clip; may be given several times."""
     strength: tuple[float, ...] = (1.0,)
     """Strengths of the adapters."""
+    sampler: str = ""
+    """auto, ddim, euler, lcm, tcd, pcm, sde or dance; empty: what the file is made for, else auto."""
     steps: int = 0
-    """Sampler steps; 0: the model's own."""
+    """Sampler steps; 0: those the file is made for, else the model's own."""
     guidance_scale: float = 0.0
-    """Classifier-free guidance scale; 0: the model's own."""
+    """Guidance scale; 0: the one the file is made for, else the model's own."""
     batch: int = 0
     """Pictures drawn at once; 0: as many as are useful."""
     kind: str = ""

@@ -16,6 +16,7 @@ from studio.commands.form import parse
 from studio.mistakes import message, nearest
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_settings import KINDS, Guiding
+from studio.sample_how import How, check, file_of
 
 SHORT = {"guidance": "guidance.kind"} | {name: f"guidance.{name}" for name in Guiding.model_fields if name != "kind"}
 
@@ -25,19 +26,21 @@ class Options:
     """Make pictures with a run or an adapter file, beside the base model's, in one grid."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Runs or adapter files."""
+    """Runs or adapter files; lcm:embedded is the few-step adapter that comes with the studio."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """What to draw; may be given several times. {trigger} and {class_word} are filled in."""
     seed: int = 0
     """Seed of the first picture; the next ones count up."""
     n: int = 4
     """Pictures per prompt."""
-    steps: int = 25
-    """Sampler steps."""
-    guidance_scale: float = 5.0
-    """Classifier-free guidance scale."""
-    strength: float = 1.0
-    """Strength of the adapter; 0: the base model."""
+    sampler: str = ""
+    """auto, ddim, euler, lcm, tcd, pcm, sde or dance; empty: what the file is made for, else auto."""
+    steps: int = 0
+    """Sampler steps; 0: those the file is made for, else 25 (4 for lcm, tcd, pcm)."""
+    guidance_scale: float = 0.0
+    """Classifier-free guidance scale; 0: the one the file is made for, else 5 (1 for lcm, tcd, pcm)."""
+    strength: tuple[float, ...] = (1.0,)
+    """Strength of the adapters, 0: the base model; one number for each source: all of them together in one model."""
     guidance: Guiding = Guiding()
     decor: str = ""
     """Words, parted by commas, whose share in the prompt's embedding is removed (DECOR)."""
@@ -58,18 +61,23 @@ def main(args: list[str]) -> int:
         raise UsageError("sample needs a run or an adapter file; see studio sample --help")
     if not options.prompt:
         raise UsageError("sample needs a --prompt; see studio sample --help")
-    for name, least in (("n", 1), ("steps", 1), ("seed", 0), ("guidance_scale", 1)):
+    for name, least in (("n", 1), ("seed", 0)):
         if getattr(options, name) < least:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} = {getattr(options, name)}: should be greater than or equal to {least}")
-    if options.guidance.kind != "cfg" and "base" in options.sources:
-        said = f"base is drawn with cfg: {options.guidance.kind} guidance is for adapters"
-        print(f"studio: {said}", file=sys.stderr)
-    from studio.sample import sample
-
+            raise UsageError(f"--{name} = {getattr(options, name)}: should be greater than or equal to {least}")
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    print(sample(list(values.pop("sources")), list(values.pop("prompt")), **values))
+    How(**{field.name: values[field.name] for field in fields(How)}).check(options.sources)
+    check(options.seed, options.n, options.out)
+    for source in options.sources:
+        file_of(source, options.runs)
+    from studio.sample import sample  # torch: after all that can be refused without it
+
+    print(sample(list(values.pop("sources")), list(values.pop("prompt")), report=say, **values))
     return 0
+
+
+def say(line: str) -> None:
+    """A doubt, on stderr."""
+    print(f"studio: {line}", file=sys.stderr)
 
 
 def read(args: Sequence[str]) -> Options:

@@ -20,6 +20,7 @@ from studio import pictures
 from studio.evaluation.records import Made, Source
 from studio.evaluation.sets import Wanted
 from studio.pipelines import data_tokens, sampling
+from studio.pipelines.drawing import Drawing
 from studio.pipelines.outline import limits
 from studio.pipelines.protocols import Backbone
 from studio.pipelines.weights import digest
@@ -38,6 +39,16 @@ class How:
     guidance_scale: float = 4.0
     sampler: str = "auto"
     batch: int = 0
+
+    @property
+    def drawing(self) -> Drawing:
+        """What of it a person reads."""
+        return Drawing(self.sampler, self.steps, self.guidance_scale)
+
+    @staticmethod
+    def of(drawing: Drawing, batch: int = 0) -> How:
+        """How a drawing is made in large batches."""
+        return How(drawing.steps, drawing.guidance_scale, drawing.sampler, batch)
 
 
 @dataclass

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from studio.evaluation.page_private import said
 from studio.evaluation.records import Evaluation, Source
+from studio.pipelines.drawing import CALLS, FEW, FEW_STEP, SCHEDULERS, Drawing
 from studio.pipelines.licence import stated
 
 HUB = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
@@ -49,12 +52,15 @@ def loading(source: Source, evaluation: Evaluation) -> str:
         return f"`toy` is {OWN['toy']}; only the studio draws with it:\n\n" + block(
             f"studio sample {name} --prompt {text(prompt)}", "bash"
         )
-    steps, guidance = (evaluation.settings.get(key) for key in ("steps", "guidance_scale"))
+    settings = drawn(source, evaluation)
+    steps, guidance, sampler = (settings.get(key) for key in ("steps", "guidance_scale", "sampler"))
     options = [f"num_inference_steps={steps}"] if isinstance(steps, int) else []
     options += [f"guidance_scale={guidance:g}"] if isinstance(guidance, (int, float)) else []
+    options += [f"{key}={value:g}" for key, value in CALLS.get(str(sampler), {}).items()]
     call = ", ".join([text(prompt), *options])
     rows = [
         *loader(source.model),
+        *scheduler(str(sampler)),
         f'pipe.load_lora_weights(".", weight_name={text(name)}, adapter_name="subject")',
         f'pipe.set_adapters("subject", {source.strength:g})  # strength',
         f"picture = pipe({call}).images[0]",
@@ -62,7 +68,35 @@ def loading(source: Source, evaluation: Evaluation) -> str:
     before = f"`embedded` is {OWN['embedded']}: `pip install personalization-studio`.\n\n" * (
         source.model == "embedded"
     )
+    before += made_for(source, evaluation)
     return before + block("\n".join(rows), "python")
+
+
+def drawn(source: Source, evaluation: Evaluation) -> Mapping[str, Any]:
+    """Sampler, steps and guidance of a source's pictures, as far as the evaluation says them."""
+    each = evaluation.settings.get("drawn")
+    found = each.get(source.label) if isinstance(each, Mapping) else None
+    return found if isinstance(found, Mapping) else evaluation.settings
+
+
+def made_for(source: Source, evaluation: Evaluation) -> str:
+    """A sentence for an adapter that draws in few steps; "" for any other."""
+    told = drawn(source, evaluation)
+    if told.get("sampler") not in FEW_STEP:
+        return ""
+    said = Drawing(*(told.get(key, value) for key, value in vars(FEW).items())).said()
+    name = SCHEDULERS.get(str(told["sampler"]), "")
+    where = f"diffusers' `{name}`" if name else "no scheduler of diffusers does the same: `studio sample` draws with it"
+    return f"It draws in few steps: {said} ({where}). With other samplers, or more guidance, pictures are worse.\n\n"
+
+
+def scheduler(sampler: str) -> list[str]:
+    """The lines that give `pipe` the scheduler of a sampler; none for the model's own."""
+    name = SCHEDULERS.get(sampler)
+    if not name:
+        return []
+    clip = "" if sampler == "euler" else ", clip_sample=False"
+    return [f"from diffusers import {name}", f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{clip})"]
 
 
 def loader(model: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from studio.evaluation import sets
@@ -13,6 +13,7 @@ from studio.evaluation.panel import ALL, Options
 from studio.evaluation.sets import PromptSet
 from studio.evaluation.targets import Target
 from studio.pipelines import assets
+from studio.pipelines.drawing import Drawing, known, wished
 from studio.pipelines.errors import UsageError
 
 QUICK = 2  # prompts of a set, and seeds
@@ -24,9 +25,9 @@ class Request:
     """What to evaluate by. sets: names, none: all; prompts: a person's own sets; kind: live, object or style.
 
     references: pictures of the subject; data: those trained on; scorers: names, none: those that suit the model;
-    options: by scorer; steps, guidance_scale 0: the model's own; strengths: of the adapters; trigger, class_word:
-    instead of the files' own; out: a folder for everything, the runs' own scores stay; quick: a rough look; pick: first
-    make the runs' recommended checkpoints their adapters.
+    options: by scorer; sampler "", steps, guidance_scale 0: what the file is made for, else the model's own; strengths:
+    of the adapters; trigger, class_word: instead of the files' own; out: a folder for everything, the runs' own scores
+    stay; quick: a rough look; pick: first make the runs' recommended checkpoints their adapters.
     """
 
     sets: Sequence[str] = ()
@@ -37,6 +38,7 @@ class Request:
     scorers: Sequence[str] = ()
     options: Options = field(default_factory=dict)
     strengths: Sequence[float] = (1.0,)
+    sampler: str = ""
     steps: int = 0
     guidance_scale: float = 0.0
     batch: int = 0
@@ -58,16 +60,24 @@ class Request:
             raise UsageError("--strength and --guidance-scale should be finite numbers")
         if self.guidance_scale and self.guidance_scale < 1:
             raise UsageError(f"--guidance-scale = {self.guidance_scale}: should be 1 or more")
+        if self.sampler:
+            known(self.sampler)
         if not self.strengths:
             raise UsageError("--strength needs a number")
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise UsageError(f"--out {self.out}: is a file; name a folder")
 
-    def how(self, model: str) -> How:
-        """How the pictures of a model are drawn."""
+    def how(self, model: str, own: Drawing | None = None) -> How:
+        """How the pictures of a model are drawn. own: what the adapter's file is made for."""
         advised = assets.recommended(model).get("settings", {}).get("previews", {})
         steps, scale = advised.get("steps", STEPS), advised.get("guidance_scale", GUIDANCE)
-        return How(self.steps or int(steps), self.guidance_scale or float(scale), batch=self.batch)
+        usual = Drawing("auto", int(steps), float(scale))
+        return How.of(wished(own, usual, self.sampler, self.steps, self.guidance_scale), self.batch)
+
+    def of_base(self, model: str, beside: Sequence[How]) -> How:
+        """How the base model's are drawn: as it wants to be where all beside it are of few steps."""
+        alone = all(how.drawing.few_step for how in beside)
+        return replace(self, sampler="", steps=0, guidance_scale=0.0).how(model) if alone else self.how(model)
 
     def prompt_sets(self, target: Target) -> list[PromptSet]:
         """The sets a source is asked for."""
