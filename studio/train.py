@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from functools import cache, reduce
 from pathlib import Path
 
-from studio import checkpoints, ladder, plan, ranks, secrets, start, subjects
+from studio import checkpoints, ladder, plan, ranks, reward_page, secrets, start, subjects
 from studio.choice_run import concluded
 from studio.config import RunConfig, flat, paths
 from studio.finish import finish
@@ -101,6 +101,7 @@ def work(session: Session, others: Callable[[str], None]) -> None:
         with concluded(session, last.step) as another:
             finish(session, session.preview("pick") if another else made)
     session.journal.unwatch()
+    reward_page.draw(session.run.folder)
     ended = {"ended": session.memory[ENDED]} if ENDED in session.memory else {}
     session.journal("done", path=str(session.run.folder), **ended)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from studio import reward_section
 from studio.evaluation import (
     page_advice,
     page_checkpoints,
@@ -85,6 +86,7 @@ def view(evaluation: Evaluation, folder: Path, home: Path, room: int) -> dict[st
         "limits": page_words.limits(evaluation, parts),
         "balance": None if training and training["own"] else pareto(evaluation, parts),
         "training": training,
+        "reward": reward_section.section(home),
         "metrics": page_tables.metrics(evaluation, parts),
         "gallery": page_gallery.build(evaluation, parts, folder, album),
         "notes": evaluation.notes,
