@@ -39,7 +39,7 @@ def reference(adapter: Adapter, memory: Mapping[str, Any]) -> Iterator[None]:
             yield
         return
     named = adapter.named_parameters()
-    if named.keys() != begun.keys():
+    if not named.keys() <= begun.keys():
         raise UsageError(f"start: the kind '{adapter.kind}' cannot be compared with its start: no kl, and beta = 0")
     kept = {name: parameter.data for name, parameter in named.items()}
     try:  # not copied into: a half-built graph would refuse its backward pass

@@ -64,7 +64,7 @@ class Studio:
 
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> rewards.Scored:
         """The rewards of pictures `[B, 3, H, W]` in 0..1; counted as B queries, and in the running statistics."""
-        self.memory[QUERIES] = self.memory.get(QUERIES, 0) + len(pictures)
+        self.memory[QUERIES] = self.memory.get(QUERIES, 0) + len(pictures) * self.data.share.ranks
         scored = self.reward(pictures, prompts, self.references or None, self.memory)
         self.doubts += scored.warnings
         return scored
