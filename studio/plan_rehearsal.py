@@ -178,14 +178,16 @@ class Rehearsal:
 
 def decodes(settings: rewarded.Settings) -> bool:
     """Whether gradients come through the autoencoder, from a reward."""
-    return bool(getattr(settings, "truncation", None))
+    return bool(getattr(settings, "truncation", None) or getattr(settings, "pathwise", 0))
 
 
 def calls(settings: rewarded.Settings) -> float:
-    """How many rehearsed sampler steps' operations a loss takes: with gradients of rewards, half of a picture's
-    steps learn, at four times the cost of one that does not.
+    """How many rehearsed sampler steps' operations a loss takes.
+
+    With gradients of rewards half of a picture's steps learn, at four times the cost of one that does not; a policy's
+    loss is one step, and its share of drawing the pictures.
     """
-    return 0.625 * settings.sampler_steps if decodes(settings) else 1.0
+    return 0.625 * settings.sampler_steps if hasattr(settings, "truncation") else 1.35
 
 
 @dataclass

@@ -37,7 +37,7 @@ REWARDED: dict[str, Any] = {
     "guard": {"every": 0},
     "sampler_steps": 3,
 }
-OWN: dict[str, dict[str, Any]] = {}
+OWN: dict[str, dict[str, Any]] = {"rlcm": {"rollout": 2}, "ddpo": {"rollout": 2}}
 RESUMED = ("toy", "tiny-sd-eps", "tiny-sd3")  # the embedded base's resuming is tested through whole runs
 
 
