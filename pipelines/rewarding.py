@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def pictures(model: Backbone, latents: Tensor, checkpointed: bool = False) -> Te
     checkpointed: the autoencoder's activations are computed again in the backward pass.
     """
     made = checkpoint(model.decode, latents, use_reentrant=False) if checkpointed else model.decode(latents)
-    return cast(Tensor, made).float().div(2).add(0.5).clamp(0, 1)
+    return made.float().div(2).add(0.5).clamp(0, 1)
 
 
 @contextmanager

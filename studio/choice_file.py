@@ -79,8 +79,8 @@ class Ledger:
                 )
                 for row in said["marks"]
             ]  # fmt: skip
-            ends = (tuple(said["scale"][name]) for name in ("identity", "prompt"))
-            scale = Scale(*ends, weight=number(said["scale"].get("weight", 1.0)))
+            identity, prompt = (tuple(said["scale"][name]) for name in ("identity", "prompt"))
+            scale = Scale(identity, prompt, number(said["scale"].get("weight", 1.0)))
             weights = {int(step): sha for step, sha in said["weights"].items()}
             marks = {one.order: one for one in found}
             return cls(said["exam"], scale, marks, said["about"], weights, said["table"], said["picked"])

@@ -1,4 +1,4 @@
-"""Build the embedded world: `python -m studio.world sprites|scenes|autoencoder|judges|base|subjects|build`.
+"""Build the embedded world: `python -m studio.world sprites|scenes|autoencoder|judges|base|fewstep|subjects|build`.
 
 Every stage resumes, prints its measured quality and writes it to the card `assets/base/README.md`.
 """
@@ -20,10 +20,10 @@ from PIL import Image
 from studio.pipelines import attention, backbone
 from studio.pipelines.scorers import embedded
 from studio.precision import preferred
-from studio.world import autoencoder, base, card, judges, quality, scenes, sprites, subjects
+from studio.world import autoencoder, base, card, fewstep, judges, quality, scenes, sprites, subjects
 
-STAGES = ("sprites", "scenes", "autoencoder", "judges", "base", "subjects")
-Stage = Literal["sprites", "scenes", "autoencoder", "judges", "base", "subjects", "build"]
+STAGES = ("sprites", "scenes", "autoencoder", "judges", "base", "fewstep", "subjects")
+Stage = Literal["sprites", "scenes", "autoencoder", "judges", "base", "fewstep", "subjects", "build"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class World:
     judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 400_000
     clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
+    few_samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the few-step adapter")] = 10_000
     warm: Annotated[bool, tyro.conf.arg(help="Start the base model from the one in assets/base")] = False
     compile: Annotated[bool, tyro.conf.arg(help="Compile the UNet: minutes to start, then faster steps")] = False
     pixels: Annotated[int, tyro.conf.arg(help="Side of a picture: 64, or 128 on a GPU")] = 64
@@ -56,6 +57,11 @@ class World:
     def folder(self) -> Path:
         """Where this tier's sprites lie."""
         return self.work / f"sprites-{self.tier}"
+
+    def autoencoder(self) -> AutoencoderKL:
+        """The one that was built here, else the shipped one."""
+        built = self.work / "autoencoder" / "model"
+        return AutoencoderKL.from_pretrained(built if built.is_dir() else self.assets / "base" / "vae")
 
 
 def run_sprites(world: World) -> dict[str, float]:
@@ -96,11 +102,15 @@ def run_judges(world: World) -> dict[str, float]:
 
 def run_base(world: World) -> dict[str, float]:
     shipped = world.assets / "base"
-    built = world.work / "autoencoder" / "model"
-    vae = AutoencoderKL.from_pretrained(built if built.is_dir() else shipped / "vae")
     warm = shipped if world.warm else None
     pipe = base.train(
-        vae, world.work, world.tier, world.samples, torch.device(world.device), warm=warm, compiled=world.compile
+        world.autoencoder(),
+        world.work,
+        world.tier,
+        world.samples,
+        torch.device(world.device),
+        warm=warm,
+        compiled=world.compile,
     )
     base.export(pipe, world.assets / "base")
     model = backbone.load(str(world.assets / "base"), *preferred())
@@ -110,6 +120,12 @@ def run_base(world: World) -> dict[str, float]:
     sheet = rows.unflatten(0, (4, 16)).permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)
     Image.fromarray(sheet.numpy()).save(world.assets / "base" / "samples.png")
     return numbers
+
+
+def run_fewstep(world: World) -> dict[str, float]:
+    shipped, device = world.assets / "base", torch.device(world.device)
+    fewstep.train(world.autoencoder(), world.work, world.tier, shipped, world.few_samples, device)
+    return fewstep.measure(shipped, embedded.load(world.assets / "judges"), world.draw())
 
 
 def run_subjects(world: World) -> dict[str, float]:
@@ -134,7 +150,7 @@ def main() -> int:
         device = card.hardware(torch.device(world.device))
         card.record(world.work, stage, numbers, command=command, hardware=device, minutes=minutes)
         print(f"{stage}: " + ", ".join(f"{name} {value:.3f}" for name, value in numbers.items()), flush=True)
-        if world.stage == "build" or stage == "base":
+        if world.stage == "build" or stage in ("base", "fewstep"):
             card.write(world.work, world.assets / "base", world.tier, world.pixels)
     return 0
 

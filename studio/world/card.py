@@ -34,6 +34,13 @@ Rebuild it with `python -m studio.world build` (tier `{tier}`); every stage resu
 {count} concepts in {styles} styles on 12 background colours, small or large, left or right, alone or in pairs.
 """
 
+FEWSTEP = "fewstep"  # the stage whose figures are a table of their own
+FEW = """## In few steps
+
+`lcm/adapter.safetensors`, an LCM-LoRA with guidance 4 inside (`--start lcm:embedded`), is drawn by diffusers'
+`LCMScheduler` with `guidance_scale=1`; one call of the network a step, where guidance takes two. The same captions:
+"""
+
 
 def hardware(device: torch.device) -> str:
     """The processor's or accelerator's name."""
@@ -66,7 +73,7 @@ def table(known: dict[str, Any]) -> list[str]:
     """Markdown rows of every measured figure, with its bar where there is one."""
     rows = ["| stage | figure | reached | bar (CPU / GPU) |", "|---|---|--:|--:|"]
     for stage, entry in known.items():
-        for name, value in entry["numbers"].items():
+        for name, value in entry["numbers"].items() if stage != FEWSTEP else ():
             bar = BARS.get(name)
             share = value <= 1
             shown = f"{value:.1%}" if share else f"{value:.2f}"
@@ -75,12 +82,28 @@ def table(known: dict[str, Any]) -> list[str]:
     return rows
 
 
+def few(known: dict[str, Any]) -> list[str]:
+    """A section about the few-step adapter, where there is one: attributes read rightly, by the number of steps."""
+    if FEWSTEP not in known:
+        return []
+    read: dict[str, dict[str, float]] = {}
+    if "base" in known:
+        read["25 steps without it"] = known["base"]["numbers"]
+    for name, share in known[FEWSTEP]["numbers"].items():
+        row, _, attribute = name.partition(": ")
+        read.setdefault(row, {})[attribute] = share
+    columns = list(next(reversed(read.values())))
+    table = [f"| {row} | {' | '.join(f'{shares[c]:.1%}' for c in columns)} |" for row, shares in read.items()]
+    return [FEW, f"| drawn in | {' | '.join(columns)} |", f"|---{'|--:' * len(columns)}|", *table, ""]
+
+
 def write(work: Path, target: Path, tier: str, pixels: int) -> None:
     """Write `README.md` into the base model's folder from what the stages recorded."""
     known = json.loads((work / "card.json").read_text())
     text = [HEADER.format(pixels=pixels, tier=tier, count=len(concepts.concepts()), styles=len(concepts.STYLES))]
     text += ["## Measured\n", "500 held-out captions, 25 steps, guidance 4, read by the judges in `assets/judges`.\n"]
-    text += [*table(known), "", "## Made by\n", "| stage | command | hardware | minutes |", "|---|---|---|--:|"]
+    text += [*table(known), "", *few(known), "## Made by\n"]
+    text += ["| stage | command | hardware | minutes |", "|---|---|---|--:|"]
     for stage, entry in known.items():
         text.append(f"| {stage} | `{entry['command']}` | {entry['hardware']} | {entry['minutes']:.1f} |")
     text += ["", "## Licences of the drawings\n"]
