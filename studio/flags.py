@@ -121,7 +121,7 @@ def form(base: RunConfig) -> Any:
     for wish in dataclasses.fields(Wishes):
         marks = tyro.conf.arg(help=wish.metadata["help"]), tyro.conf.FlagCreatePairsOff
         fields.append(field(wish.name, bool, False, *marks))
-    fields.append(field("settings", type(base.settings), base.settings, tyro.conf.arg(name="", help="")))
+    fields.append(field("settings", type(base.settings), base.settings.undecided(), tyro.conf.arg(name="", help="")))
     return dataclasses.make_dataclass("Train", fields, frozen=True)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import Self
 
 from studio.pipelines.adapters import lora
 from studio.pipelines.adapters.tokens import Config as Tokens
@@ -101,6 +102,10 @@ class Settings(Part):
     data: Annotated[Pictures, Field(description="What it learns from")] = Pictures()
     previews: Annotated[Previews, Field(description="Pictures made on the way")] = Previews()
     choice: Annotated[Choice, Field(description="How the best checkpoint is found")] = Choice()
+
+    def undecided(self) -> Self:
+        """The same, with nothing fixed that follows from other settings: these may change now."""
+        return self
 
 
 class Trainer(Protocol):

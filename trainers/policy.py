@@ -32,6 +32,11 @@ class Settings(policy_settings.Policy, rewarded.Settings):
         int, Field(ge=0, le=65536, description="Losses per optimizer step; 0: as many as a roll-out needs")
     ] = 0
 
+    def undecided(self) -> Self:
+        """The number of losses follows from the roll-out, where nobody has asked for more."""
+        least = policy_settings.accumulate(self, self.actions, self.batch, 0)
+        return self.model_copy(update={"accumulate": 0}) if self.accumulate == least else self
+
     @property
     def actions(self) -> int:
         """The most actions that a picture may have."""

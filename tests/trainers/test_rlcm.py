@@ -340,3 +340,13 @@ def test_the_reward_rises(settings: dict[str, Any]) -> None:
     one = run("rlcm", **{"steps": 30, "lr": 1e-2, "rollout": 16, "batch": 16, "sampler_steps": 3, **settings})
     rewards = torch.tensor(values(list(one.ticks()), "reward"))
     assert rewards[-5:].mean() > rewards[:5].mean() + 2 * rewards[:5].std()
+
+
+def test_a_flag_for_the_roll_out_changes_what_follows_from_it() -> None:
+    """The embedded model's studio.toml asks for another roll-out; the losses of a step are not taken from there."""
+    from studio.flags import read
+
+    words = ["rlcm", "--reward.terms", "jpeg-size", "--guard.every", "0"]
+    usual, small = read(words)[0].settings, read([*words, "--rollout", "8"])[0].settings
+    assert (small.rollout, small.accumulate) == (8, usual.accumulate * 8 // usual.rollout)  # type: ignore[attr-defined]
+    assert read([*words, "--rollout", "8", "--accumulate", "4"])[0].settings.accumulate == 4
