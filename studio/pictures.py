@@ -46,16 +46,18 @@ def grid(
     font = ImageFont.load_default(TEXT)
     wide = max(len(columns) * (side + GAP), len(top) * (side // 2 + GAP)) + 2 * MARGIN
     lines = [textwrap.wrap(text, max(16, int(len(columns) * side / (TEXT * 0.55)))) or [""] for text in rows]
+    heads = [textwrap.wrap(name, max(8, int(side / (TEXT * 0.55)))) or [""] for name in columns]
+    head = max(map(len, heads)) * (TEXT + 3)
     strip = side // 2 + GAP if top else 0
-    high = MARGIN + strip + TEXT + GAP + sum(side + GAP + (TEXT + 3) * len(text) + GAP for text in lines) + MARGIN
+    high = MARGIN + strip + head + GAP + sum(side + GAP + (TEXT + 3) * len(text) + GAP for text in lines) + MARGIN
     sheet = Image.new("RGB", (wide, high), "white")
     pen, y = ImageDraw.Draw(sheet), MARGIN
     for index, picture in enumerate(top):
         sheet.paste(shown(picture, side // 2), (MARGIN + index * (side // 2 + GAP), y))
     y += strip
-    for index, name in enumerate(columns):
-        pen.text((MARGIN + index * (side + GAP), y), name, "black", font)
-    y += TEXT + GAP
+    for index, words in enumerate(heads):
+        pen.text((MARGIN + index * (side + GAP), y), "\n".join(words), "black", font, spacing=3)
+    y += head + GAP
     for row, text in enumerate(lines):
         for line in text:
             pen.text((MARGIN, y), line, "dimgray", font)

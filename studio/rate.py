@@ -9,12 +9,12 @@ from studio.events import Event
 
 
 class Rate:
-    """Steps per second over the last minute, the smoothed loss, and the time that is left."""
+    """Steps per second over the last minute, the smoothed loss (or reward), and the time that is left."""
 
     def __init__(self, total: int, smoothing: float = 0.95) -> None:
         self.total = total
         self.smoothing = smoothing
-        self.loss = 0.0
+        self.name, self.loss = "loss", 0.0
         self.seen = 0
         self.marks: deque[tuple[float, int]] = deque(maxlen=600)
 
@@ -23,9 +23,10 @@ class Rate:
         while self.marks and event.time - self.marks[0][0] > 60:
             self.marks.popleft()
         self.marks.append((event.time, event.step))
-        if "loss" in event.numbers:
+        self.name = "reward" if "reward" in event.numbers else "loss"
+        if self.name in event.numbers:
             self.seen += 1
-            self.loss = self.smoothing * self.loss + (1 - self.smoothing) * float(event.numbers["loss"])
+            self.loss = self.smoothing * self.loss + (1 - self.smoothing) * float(event.numbers[self.name])
 
     @property
     def mean(self) -> float:
@@ -43,7 +44,7 @@ class Rate:
     def words(self, step: int) -> str:
         """`2.1 it/s  loss 0.1234  0:12 left  1.2 GB`."""
         parts = [f"{self.speed:.3g} it/s"] if self.speed else []
-        parts += [f"loss {self.mean:.4f}"] if self.seen else []
+        parts += [f"{self.name} {self.mean:.4f}"] if self.seen else []
         parts += [f"{clock((self.total - step) / self.speed)} left"] if self.speed and self.total > step else []
         return "  ".join([*parts, memory()])
 

@@ -20,7 +20,8 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     """
     found, console = Store(runs).open(run), Console()
     said = found.summary()
-    curve = found.curve("loss")
+    what = "reward" if found.curve("reward") else "loss"
+    curve = found.curve(what)
     table = Table(show_header=False, box=None)
     table.add_row("run", found.name)
     table.add_row("folder", str(found.folder))
@@ -31,8 +32,8 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     for line in learns(found):
         table.add_row("learns", line)
     if curve:
-        table.add_row("loss", f"first {next(iter(curve.values())):.4f}, mean of the last tenth {tail(curve):.4f}")
-        table.add_row("curve", plot(found, curve).name)
+        table.add_row(what, f"first {next(iter(curve.values())):.4f}, mean of the last tenth {tail(curve):.4f}")
+        table.add_row("curve", plot(found, curve, what).name)
     for name, text in listing(found).items():
         table.add_row(name, text)
     console.print(table)
@@ -97,8 +98,8 @@ def told(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def plot(run: Run, curve: dict[int, float]) -> Path:
-    """The loss over the steps, with its moving mean, as `curve.png`."""
+def plot(run: Run, curve: dict[int, float], what: str = "loss") -> Path:
+    """The loss (or reward) over the steps, with its moving mean, as `curve.png`."""
     from matplotlib.figure import Figure
 
     steps, values = list(curve), list(curve.values())
@@ -108,9 +109,9 @@ def plot(run: Run, curve: dict[int, float]) -> Path:
     ]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(steps, values, color="lightsteelblue", linewidth=0.8, label="loss")
+    axes.plot(steps, values, color="lightsteelblue", linewidth=0.8, label=what)
     axes.plot(steps, smooth, color="navy", label=f"mean of {window + 1} steps")
-    axes.set(xlabel="step", ylabel="loss", title=run.name)
+    axes.set(xlabel="step", ylabel=what, title=run.name)
     axes.legend()
     path = run.folder / "curve.png"
     figure.savefig(path, dpi=120)

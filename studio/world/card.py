@@ -35,6 +35,7 @@ Rebuild it with `python -m studio.world build` (tier `{tier}`); every stage resu
 """
 
 FEWSTEP = "fewstep"  # the stage whose figures are a table of their own
+STATED = "statements"  # how many captions say something of each attribute
 FEW = """## In few steps
 
 `lcm/adapter.safetensors`, an LCM-LoRA with guidance 4 inside (`--start lcm:embedded`), is drawn by diffusers'
@@ -92,9 +93,12 @@ def few(known: dict[str, Any]) -> list[str]:
     for name, share in known[FEWSTEP]["numbers"].items():
         row, _, attribute = name.partition(": ")
         read.setdefault(row, {})[attribute] = share
-    columns = list(next(reversed(read.values())))
-    table = [f"| {row} | {' | '.join(f'{shares[c]:.1%}' for c in columns)} |" for row, shares in read.items()]
-    return [FEW, f"| drawn in | {' | '.join(columns)} |", f"|---{'|--:' * len(columns)}|", *table, ""]
+    counts = read.pop(STATED)
+    rows = [f"| drawn in | {' | '.join(counts)} | all |", f"|---{'|--:' * (len(counts) + 1)}|"]
+    for row, shares in read.items():
+        right = sum(shares[name] * count for name, count in counts.items()) / sum(counts.values())
+        rows.append(f"| {row} | {' | '.join(f'{shares[name]:.1%}' for name in counts)} | {right:.1%} |")
+    return [FEW, *rows, f"| {STATED} | {' | '.join(map(str, counts.values()))} | {sum(counts.values())} |", ""]
 
 
 def write(work: Path, target: Path, tier: str, pixels: int) -> None:

@@ -40,6 +40,16 @@ def held_out(draw: scenes.Draw, count: int) -> list[tuple[scenes.Scene, str]]:
 
 def agreement(found: list[tuple[scenes.Scene, str]], read: list[dict[str, str]]) -> dict[str, float]:
     """Share right per attribute, counted only where the caption states the attribute."""
+    return {name: sum(values) / len(values) for name, values in marked(found, read).items()}
+
+
+def stated(found: list[tuple[scenes.Scene, str]]) -> dict[str, int]:
+    """How many captions state each attribute."""
+    return {name: len(values) for name, values in marked(found, [truth(scene) for scene, _ in found]).items()}
+
+
+def marked(found: list[tuple[scenes.Scene, str]], read: list[dict[str, str]]) -> dict[str, list[bool]]:
+    """Right or wrong, per attribute and statement."""
     marks: dict[str, list[bool]] = {}
     for (scene, caption), answer in zip(found, read, strict=True):
         right, words = truth(scene), [placed.sprite.concept for placed in scene.objects]
@@ -57,7 +67,7 @@ def agreement(found: list[tuple[scenes.Scene, str]], read: list[dict[str, str]])
             marks.setdefault("tint", []).append(answer["tint"] == right["tint"])
         if " on the " in caption and len(words) == 1:
             marks.setdefault("position", []).append(answer["position"] == right["position"])
-    return {name: sum(values) / len(values) for name, values in marks.items()}
+    return marks
 
 
 def measure(
