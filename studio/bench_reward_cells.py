@@ -1,0 +1,119 @@
+"""The runs of the benchmark of rewards: a recipe and a seed each, an ordinary run in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from studio.bench_reward_config import Recipe, Study
+from studio.config import RunConfig, layer, make, merge
+from studio.pipelines.errors import UsageError
+from studio.store import Run
+
+FORWARD, BACKWARD = 0.02, 0.04  # seconds of one core for a picture of the embedded model; measured on an AMD EPYC
+STEP, START = 1.0, 60.0  # seconds that a step and a run take besides
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recipe and a seed. out: the folder of all runs; file: of the study, where relative configs lie."""
+
+    study: Study
+    recipe: str
+    seed: int
+    out: Path
+    file: Path
+
+    @property
+    def about(self) -> Recipe:
+        """The recipe."""
+        return self.study.run[self.recipe]
+
+    @property
+    def name(self) -> str:
+        """Of the run and its folder."""
+        return f"{self.recipe}-{self.seed}"
+
+    @property
+    def run(self) -> Run:
+        """Its folder, whether it is there or not."""
+        return Run(self.out.absolute() / self.name)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is trained to its end; a guard's end is one."""
+        return self.run.config_file.exists() and self.run.last("done") is not None
+
+    @cached_property
+    def before(self) -> Cell | None:
+        """The cell whose adapter this one goes on from."""
+        return Cell(self.study, self.about.after, self.seed, self.out, self.file) if self.about.after else None
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """What `studio train` is given. Raises UsageError for settings that cannot be."""
+        about, shared = self.about, self.study.base
+        held: dict[str, Any] = {}
+        if about.config:  # a config of the studio's own: the study's base says nothing about it
+            held, shared = dict(layer(self.file.parent / about.config)["settings"]), {}
+        settings = merge(merge(shared, held), about.settings)
+        if self.before is not None:
+            settings["start"] = str(self.before.run.folder)
+        flags = {
+            "model": self.study.model, "run": self.name, "runs": self.out, "seed": self.seed, "settings": settings,
+        }  # fmt: skip
+        return make(about.trainer, flags=flags)
+
+
+def cells(study: Study, names: Sequence[str], seeds: Sequence[int], out: Path, file: Path) -> list[Cell]:
+    """The cells of recipes; all recipes with one seed before any with the next, so that a page can be written early."""
+    return [Cell(study, name, seed, out, file) for seed in seeds for name in names]
+
+
+def minutes(cell: Cell) -> float:
+    """About how many minutes of one core a cell takes that has not begun, measuring included."""
+    before = minutes(cell.before) if cell.before is not None and not cell.before.done else 0.0
+    settings = cell.config.settings
+    looks = 1 + (len(settings.keep_steps) or settings.steps // (settings.save_every or settings.steps))
+    return before + (START + settings.steps * (STEP + step(settings)) + looks * look(cell)) / 60
+
+
+def step(settings: Any) -> float:
+    """Seconds of an optimizer step, counted in calls of the network."""
+    if not hasattr(settings, "sampler_steps"):
+        return float(settings.batch * settings.accumulate * (FORWARD + BACKWARD))
+    sides, calls = 2 if settings.guidance_scale > 1 else 1, settings.sampler_steps
+    if not hasattr(settings, "rollout"):
+        kept = {"full": calls, "last_k": getattr(settings.truncation, "k", 1)}
+        learnt = kept.get(settings.truncation.mode, (calls + 1) / 2)
+        return float(sides * settings.batch * settings.accumulate * (calls * FORWARD + learnt * (FORWARD + BACKWARD)))
+    learnt = settings.epochs * settings.learnt(settings.actions)
+    pictures = settings.rollout / settings.updates / settings.epochs
+    return float(sides * pictures * (calls * FORWARD + learnt * (FORWARD + BACKWARD)))
+
+
+def look(cell: Cell) -> float:
+    """Seconds that one checkpoint takes to measure."""
+    if not cell.about.measured:
+        return 0.0
+    draw = cell.about.draw
+    pictures = cell.study.measure.pictures * 8
+    return pictures * draw.steps * FORWARD * (2 if draw.guidance_scale > 1 else 1)
+
+
+def find(study: Study, name: str, out: Path, file: Path) -> Cell:
+    """The cell of a name. Raises UsageError."""
+    recipe, _, seed = name.rpartition("-")
+    if recipe not in study.run or not seed.isdigit():
+        raise UsageError(f"there is no cell '{name}': it is RUN-SEED, and the runs are {', '.join(study.run)}")
+    return Cell(study, recipe, int(seed), out, file)
+
+
+def chain(cell: Cell) -> Iterator[Cell]:
+    """A cell with what must be trained before it, first things first."""
+    if cell.before is not None:
+        yield from chain(cell.before)
+    yield cell

@@ -1,0 +1,327 @@
+"""The benchmark of rewards: curves to levels, verdicts, the page, and two small races on the toy model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from studio import bench_reward, bench_reward_config, bench_reward_findings, bench_reward_lcm, bench_reward_plot
+from studio import bench_reward_text as text
+from studio.bench_reward import Bench
+from studio.bench_reward_cells import Cell, cells, minutes
+from studio.bench_reward_config import Before, Hack, Race, Study, Sweep
+from studio.bench_reward_curves import Curve, Point, asked, at, clock, curve, looked, reach, times
+from studio.bench_reward_findings import Known, first, held, kept, laps, raced, stopped, swept
+from studio.bench_reward_measure import FILE, Row, Sheet
+from studio.events import Event
+from studio.methods_page import NOTES
+from studio.pipelines.errors import UsageError
+from studio.store import Run
+
+CONFIG = Path(__file__).parents[1] / "assets" / "configs" / "reward.toml"
+TOY = """
+model = "toy"
+seeds = [0]
+[base]
+precision = "no"
+adapter = { rank = 2 }
+guard = { every = 0 }
+sampler_steps = 2
+guidance_scale = 1.0
+prompts = { texts = ["a dog", "a cat"], held_out = ["a fox"] }
+previews = { prompts = ["a fox"], steps = 1 }
+[measure]
+terms = ["jpeg-size", "jpeg-soft-bits", "embedded-subject"]
+pictures = 2
+batch = 2
+[run.ours]
+about = "AlignProp"
+trainer = "alignprop"
+draw = { steps = 2, guidance_scale = 1.0 }
+also = [1]
+[run.ours.settings]
+steps = 3
+batch = 2
+save_every = 1
+keep_last = 1
+keep_steps = [1]
+reward = { terms = ["-1*jpeg-soft-bits"] }
+[run.theirs]
+about = "DDPO"
+trainer = "ddpo"
+settings = { steps = 2, rollout = 2, batch = 2, save_every = 1, reward = { terms = ["-1*jpeg-size"] } }
+draw = { steps = 2, guidance_scale = 1.0, eta = 1.0 }
+[[race]]
+experiment = "queries"
+name = "size"
+run = "ours"
+against = "theirs"
+number = "jpeg-size"
+better = "lower"
+"""
+
+
+def known(seed: int, values: Sequence[float], cost: float = 10.0, number: str = "reward", **others: float) -> Known:
+    """A run measured at steps 0, 1, 2, ..., each of which cost as much."""
+    points = [Point(step, cost * step, 2 * cost * step, {number: value, **others}) for step, value in enumerate(values)]
+    rows = [Row(point.step, 4, "", dict(point.numbers), 0.5, 8) for point in points]
+    return Known(seed, Curve(tuple(points)), Sheet(rows), 4)
+
+
+RACE = Race(experiment="queries", name="r", run="ours", against="theirs", number="reward", bar=10)
+
+
+def test_a_level_is_reached_on_the_line_between_two_points() -> None:
+    assert reach([0, 10, 20], [0, 1, 2], 1.5) == 15
+    assert reach([0, 10, 20], [0, 1, 2], 0.0) == 0
+    assert reach([0, 10, 20], [0, 1, 2], 2.1) is None
+    assert reach([0, 10, 20, 30], [0, 2, 1, 3], 2.0) == 10  # the first time
+    assert reach([0, 10, 20], [0, math.nan, 2], 1.0) == 10  # over what was not measured
+
+
+def test_a_value_lies_on_the_line_between_two_points() -> None:
+    assert at([0, 10], [0, 1], 5) == 0.5
+    assert at([0, 10], [0, 1], 99) == 1
+    assert at([0, 10, 20], [0, math.nan, 4], 5) == 1
+    assert math.isnan(at([0], [math.nan], 0))
+
+
+def test_reaching_is_monotone_in_the_level_and_the_inverse_of_at() -> None:
+    x, y = [0.0, 3.0, 7.0, 20.0], [-1.0, 0.5, 0.6, 4.0]
+    places = [reach(x, y, level / 10) for level in range(-10, 41)]
+    assert places == sorted(place for place in places if place is not None)
+    assert all(
+        abs(at(x, y, place or 0) - level / 10) < 1e-9 for level, place in zip(range(-10, 41), places, strict=True)
+    )
+
+
+def train(step: int, time: float, **numbers: float) -> Event:
+    return Event("train", step, {"loss": 1.0, **numbers}, time=time)
+
+
+def test_time_is_that_of_training_alone() -> None:
+    events = [
+        Event("load", time=0.0), train(1, 5.0), train(2, 7.0), train(3, 9.0),
+        Event("preview", 3, event="preview", time=50.0), train(4, 60.0),
+        Event("load", 4, event="message", time=500.0), train(4, 510.0), train(5, 512.0),
+    ]  # fmt: skip
+    assert clock(events) == {1: 2, 2: 4, 3: 6, 4: 8, 5: 10}
+
+
+def test_queries_are_those_that_the_events_say() -> None:
+    assert asked([train(1, 0, queries=16), train(2, 0, queries=16), train(3, 0, queries=32)]) == {1: 16, 2: 16, 3: 32}
+    made = curve({0: {"r": 1.0}, 2: {"r": 2.0}, 9: {"r": 3.0}}, {1: 1.0, 2: 2.0}, {1: 16, 2: 32})
+    assert [(p.step, p.queries, p.seconds) for p in made.points] == [(0, 0, 0), (2, 32, 2)]
+
+
+def test_ratios_have_a_geometric_mean_and_an_interval_around_it() -> None:
+    seen = times([10, 20, 40], [0, 1, 2])
+    assert seen.value == pytest.approx(20)
+    assert 0 < seen.low < 10
+    assert seen.high > 40
+    assert times([math.inf, math.nan, 0], [0, 1, 2]).n == 0
+
+
+def test_a_race_is_to_the_level_that_the_other_ends_with() -> None:
+    runs = {"ours": [known(s, [0, 4], 1) for s in range(3)], "theirs": [known(s, [0, 1, 2], 20) for s in range(3)]}
+    found = laps(RACE, runs)
+    assert [(one.level, one.theirs, one.mine, one.ratio) for one in found] == [(2, 40, 0.5, 80)] * 3
+    assert raced(found, 10) == "holds"
+    assert raced(found, 100) == "does not hold"
+    assert raced(found[:2], 10) == "undecided"
+    assert raced([], 10) == "no data yet"
+    assert found[0].until == 2  # seconds of the shorter run
+    assert (found[0].ours, found[0].others) == (4, 0.05)
+
+
+def test_less_may_be_better() -> None:
+    race = RACE.model_copy(update={"better": "lower"})
+    runs = {"ours": [known(0, [5, 1], 1)], "theirs": [known(0, [5, 4, 3], 20)]}
+    [found] = laps(race, runs)
+    assert (found.level, found.mine, found.theirs) == (-3, 0.5, 40)
+    assert found.ours > found.others
+
+
+def test_what_is_not_reached_does_not_hold_and_is_never_dropped() -> None:
+    runs = {"ours": [known(s, [0, 1], 1) for s in range(3)], "theirs": [known(s, [0, 2], 90) for s in range(3)]}
+    found = laps(RACE, runs)
+    assert [one.reached for one in found] == [False] * 3
+    assert raced(found, 10) == "undecided"
+    assert "0 of 3 seeds reach it" in text.ratio(found)
+    assert "not in" in text.row(RACE, found[0])
+
+
+def test_a_run_that_gained_nothing_sets_no_level() -> None:
+    runs = {"ours": [known(s, [0, 1], 1) for s in range(3)], "theirs": [known(s, [0, -1], 90) for s in range(3)]}
+    assert raced(laps(RACE, runs), 10) == "no data yet"
+    assert "no gain to reach" in text.ratio(laps(RACE, runs))
+
+
+def test_one_that_starts_above_the_level_must_gain_as_much_too() -> None:
+    runs = {"ours": [known(s, [5, 6, 7], 1) for s in range(3)], "theirs": [known(s, [0, 1, 2], 20) for s in range(3)]}
+    assert [one.ratio for one in laps(RACE, runs)] == [math.inf] * 3
+    assert [one.ratio for one in laps(RACE, runs, gain=True)] == [20] * 3
+
+
+def test_a_sweep_says_who_loses_diversity_first() -> None:
+    sweep = Sweep(experiment="truncation", name="s", runs=("one", "full"), number="reward")
+
+    def run(seed: int, shares: Sequence[float]) -> Known:
+        points = (Point(n, n, n, {"reward": n, "diversity": 3 * share}) for n, share in enumerate(shares))
+        return Known(seed, Curve(tuple(points)), Sheet(), 4)
+
+    runs = {"one": [run(s, [1, 0.9, 0.7]) for s in range(3)], "full": [run(s, [1, 0.5, 0.6]) for s in range(3)]}
+    assert [one.gone for one in swept(sweep, "full", runs)] == [1] * 3
+    assert swept(sweep, "full", runs)[0].left == 0.5
+    assert first(sweep, runs) == "full"
+    assert first(sweep, {**runs, "one": [run(s, [1, 0.5, 0.5]) for s in range(3)]}) == ""
+
+
+def test_a_guards_first_look_is_of_the_start() -> None:
+    """Its number comes with the first look's event."""
+    first = {"heldout/x": 0.4, "start/heldout/x": 0.5, "heldout/y": 9.0}
+    assert looked([train(1, 0), train(2, 0, **first), train(4, 0, **{"heldout/x": 0.6})], "x") == {
+        0: 0.5,
+        2: 0.4,
+        4: 0.6,
+    }
+
+
+def cheat(seed: int, values: Sequence[float], ended: str) -> Known:
+    points = tuple(Point(n, n, n, {"held": value, "reward": float(n)}) for n, value in enumerate(values))
+    rows = [Row(p.step, 4, "fresh", dict(p.numbers), 0.1, 8) for p in points]
+    return Known(seed, Curve(points), Sheet(rows), 4, ended, {"held": dict(enumerate(values))})
+
+
+def test_a_guard_holds_when_it_stopped_every_seed_near_the_best() -> None:
+    hack = Hack(experiment="guard", name="h", run="ours", free="theirs", reward="reward", held_out="held")
+    free = [cheat(s, [1.0, 0.2], "") for s in range(3)]
+    good = {"ours": [cheat(s, [0.9, 1.0, 0.5, 0.99], "fell") for s in range(3)], "theirs": free}
+    one = stopped(hack, good)[0]
+    assert held(stopped(hack, good), hack.bar) == "holds"
+    assert (one.best_step, one.start, one.best, one.back, one.free) == (1, 0.9, 1.0, 0.99, 0.2)
+    assert (one.kept, one.of_all) == (0.99, 0.99)
+    bad = {"ours": [*good["ours"][:2], cheat(2, [1.0, 0.97], "fell")], "theirs": free}
+    assert held(stopped(hack, bad), hack.bar) == "does not hold"
+    unstopped = {"ours": [*good["ours"][:2], cheat(2, [1.0, 1.0], "")], "theirs": free}
+    assert held(stopped(hack, unstopped), hack.bar) == "does not hold"
+
+
+def test_what_should_stay_may_not_fall() -> None:
+    before = Before(experiment="personal", name="p", run="ours", numbers=("a", "b"), keep=("a",), bar=0.05)
+
+    def run(seed: int, a: float, b: float) -> Known:
+        points = (Point(0, 0, 0, {"a": 1.0, "b": 1.0}), Point(1, 1, 1, {"a": a, "b": b}))
+        return Known(seed, Curve(points), Sheet(), 4)
+
+    assert kept(before, {"ours": [run(s, 0.96, 1.2) for s in range(3)]}) == "holds"
+    assert kept(before, {"ours": [run(s, 0.90, 1.2) for s in range(3)]}) == "does not hold"
+    assert kept(before, {"ours": [run(s, 1.00, 0.9) for s in range(3)]}) == "does not hold"
+    assert kept(before, {}) == "no data yet"
+
+
+def test_the_shipped_study_is_of_runs_that_can_be() -> None:
+    study = bench_reward_config.read(CONFIG)
+    made = cells(study, study.runs(), study.seeds, Path("build"), CONFIG)
+    assert len(study.seeds) >= 3
+    assert {cell.config.trainer for cell in made} == {"alignprop", "ddpo", "rlcm"}
+    assert all(cell.config.settings.save_every for cell in made)
+    assert 120 < sum(map(minutes, made)) < 420  # about three hours of two cores
+    personal = next(cell for cell in made if cell.recipe == "personal")
+    assert personal.before is not None
+    assert personal.before.config.trainer == "dreambooth"
+    assert str(personal.config.settings.start).endswith("fox-0")
+
+
+def test_runs_that_are_compared_share_what_they_should() -> None:
+    study = bench_reward_config.read(CONFIG)
+    for race in study.race:
+        ours, theirs = (
+            Cell(study, name, 0, Path("build"), CONFIG).config.settings for name in (race.run, race.against)
+        )
+        assert ours.prompts == theirs.prompts
+        assert ours.lr == theirs.lr
+        if race.experiment == "queries":
+            assert study.run[race.run].draw == study.run[race.against].draw
+            for name in ("sampler_steps", "guidance_scale", "eta", "adapter"):
+                assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_a_run_that_nobody_describes_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "reward.toml"
+    file.write_text(TOY.replace('run = "ours"', 'run = "our"'))
+    with pytest.raises(UsageError, match="did you mean 'ours'"):
+        bench_reward_config.read(file)
+
+
+def test_the_page_is_of_what_is_there_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
+    study = Study.model_validate(bench_reward_config.read(CONFIG).model_dump())
+    runs = {
+        "alignprop-size": [known(s, [3, 1], 1, "jpeg-size", diversity=0.5) for s in range(3)],
+        "ddpo-size": [known(s, [3, 2], 90, "jpeg-size", diversity=0.5) for s in range(3)],
+    }
+    file = tmp_path / "reward.md"
+    assert bench_reward_plot.write(study, runs, file.with_suffix(".png"))
+    for _ in range(2):
+        text.write(text.page(study, runs, (6, 36), "By a test.", "reward.png", []), file)
+        said = file.read_text()
+        file.write_text(said if "by hand" in said.partition(NOTES)[2] else said + "by hand\n")
+    assert "**holds**: at least 10 times fewer queries" in said
+    assert "180 [180, 180] times, 3 of 3 seeds reach it" in said
+    assert "unfinished" in said
+    assert said.count(NOTES) == 1
+    assert said.endswith("by hand\n")
+    assert "No data yet." in said
+
+
+def test_few_steps_are_held_against_the_teacher_picture_by_picture() -> None:
+    texts = bench_reward_lcm.prompts()
+    assert len(set(texts)) == len(texts) >= 50
+    assert {"a crocodile on a blue background", "an owl on a blue background"} <= set(texts)
+
+    def drawn(way: str, seed: int, lost: float) -> bench_reward_lcm.Drawn:
+        return bench_reward_lcm.Drawn(way, seed, [row % 3 / 2 - lost for row in range(len(texts))], 0.1)
+
+    teachers = [drawn("teacher", seed, 0.0) for seed in range(3)]
+    near, far = ([*teachers, *(drawn("4 steps", seed, lost) for seed in range(3))] for lost in (0.02, 0.2))
+    assert bench_reward_lcm.less(near, "4 steps").value == pytest.approx(-0.02)
+    assert [bench_reward_lcm.verdict(found) for found in (near, far, near[:4], teachers)] == [
+        "holds", "does not hold", "undecided", "no data yet",
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
+def test_a_cell_is_an_ordinary_run_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    """Trained, measured at every checkpoint and its start; the same command again changes nothing."""
+    file = tmp_path / "reward.toml"
+    file.write_text(TOY)
+    study = bench_reward_config.read(file)
+    bench = Bench("queries", config=file, out=tmp_path / "runs", pages=tmp_path / "pages")
+    console = Console(quiet=True)
+    made = cells(study, study.runs(), study.seeds, bench.out, file)
+    assert not any(map(bench_reward.finished, made))
+    for cell in made:
+        bench_reward.one(cell, console)
+    assert all(map(bench_reward.finished, made))
+    ours, theirs = (Sheet.read(cell.run) for cell in made)
+    assert [(row.step, row.sampler_steps) for row in ours.rows] == [(0, 2), (0, 1), (1, 2), (3, 2), (3, 1)]
+    assert "embedded-subject" not in ours.rows[0].numbers  # there are no references
+    assert {"jpeg-size", "jpeg-soft-bits", "diversity"} <= set(ours.rows[0].numbers)
+    assert len({row.numbers["jpeg-soft-bits"] for row in theirs.rows}) == 3  # every checkpoint draws its own
+    before = {path: path.stat().st_mtime_ns for cell in made for path in cell.run.folder.rglob("*")}
+    for cell in made:
+        bench_reward.one(cell, console)
+    assert before == {path: path.stat().st_mtime_ns for cell in made for path in cell.run.folder.rglob("*")}
+    found = bench_reward_findings.gather(study, study.seeds, bench.out, file)
+    assert found["ours"][0].curve.along("queries") == [0, 2, 6]
+    assert found["theirs"][0].curve.along("queries") == [0, 2, 4]
+    assert all(value > 0 for value in found["ours"][0].curve.along("seconds")[1:])
+    bench_reward.page(bench, study, console)
+    assert "2 of 2 runs are done" in (bench.pages / "reward.md").read_text()
+    (made[0].run.folder / FILE).unlink()
+    assert not bench_reward.finished(made[0])
+    assert Run(made[0].run.folder).state() == "done"
