@@ -13,9 +13,12 @@ from studio.pipelines import attention, backbone
 from studio.pipelines.cache import Cache, Embeddings
 from studio.pipelines.data import Dataset, DataStream
 from studio.pipelines.data_prompts import Prompts, PromptStream
+from studio.pipelines.distillation_data import Drawn, DrawnStream
 from studio.pipelines.protocols import Adapter, Backbone
 from studio.precision import deterministic, dtype
 from studio.thrift import Thrift
+
+Streams = DataStream | PromptStream | DrawnStream
 
 
 @dataclass
@@ -50,14 +53,18 @@ class Materials:
         basis = Basis.of(config.resolved(config.run, config.runs), model, dataset, classes)
         return cls(config, model, dataset, classes, adapter, engine, basis, thrift)
 
-    def read(self) -> DataStream | PromptStream:
+    def read(self) -> Streams:
         """The stream over the pictures, or the prompts; latents and embeddings through the cache of all runs."""
         settings, cache = self.config.settings, Cache(self.config.runs / ".cache")
         size: Any = {"batch": settings.batch, "seed": self.config.seed, "share": ranks.join()}
-        stream: DataStream | PromptStream
+        stream: Streams
+        drawn = getattr(settings, "drawn", None)
         if isinstance(prompts := getattr(settings, "prompts", None), Prompts):
             ours = self.config.model == "embedded"
             stream = PromptStream(self.model, prompts.read(self.dataset, ours), self.dataset, **size, embedded=ours)
+        elif isinstance(drawn, Drawn) and settings.data.folder is None:
+            texts = drawn.prompts.read(self.dataset, self.config.model == "embedded")[0]
+            stream = DrawnStream(self.model, texts, self.dataset, drawn, cache=cache, **size)
         else:
             stream = DataStream(self.model, self.dataset, cache=cache, prior=self.classes, **size)
         if not self.adapter.trains_text:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # the text, and what it says in words
 SAID = (
-    "message", "path", "parts", "data", "changes", "predicted", "measured", "free", "name", "error", "exit_code", "ended",
+    "message", "path", "parts", "data", "changes", "predicted", "measured", "free", "name", "error", "exit_code",
+    "ended",
 )  # fmt: skip
 RECORDED = ("memory", "failed")  # for the record: nobody reads along, and who has called says the error
 Kind = Literal["auto", "live", "plain", "json"]

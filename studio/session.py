@@ -18,14 +18,12 @@ from studio.disk import make
 from studio.environment import describe
 from studio.guards import NotFinite
 from studio.journal import Journal, Stopped
-from studio.materials import Materials
+from studio.materials import Materials, Streams
 from studio.past import Past
 from studio.pipelines.adapters import eva
 from studio.pipelines.cache import Embeddings
-from studio.pipelines.data import DataStream
 from studio.pipelines.data_image import shown
 from studio.pipelines.data_order import digest
-from studio.pipelines.data_prompts import PromptStream
 from studio.pipelines.errors import UsageError
 from studio.pipelines.outline import limits
 from studio.saver import Saver
@@ -47,7 +45,7 @@ class Session(Materials):
     run: Run
     past: Past
     changes: list[str]
-    stream: DataStream | PromptStream = field(init=False)
+    stream: Streams = field(init=False)
     shots: list[previews.Shot] = field(init=False)
     base: list[Image] = field(init=False)
     chooser: choice_run.Chooser | None = field(init=False, default=None)

@@ -77,7 +77,8 @@ def lesson(trainer: str, name: str, made: Path, photos: Path, **settings: Any) -
     """The trainer on the model `name`, with everything seeded."""
     module = registry.trainer(trainer)
     model = backbone(name, made)
-    pictures = Pictures(folder=photos, class_word="cat")
+    kind: Any = Pictures if rewarded(trainer) else module.Config.model_fields["data"].annotation
+    pictures = kind(folder=photos, class_word="cat")
     words = {"adapter": SMALL.get(trainer, {"rank": 2}), **FAST, **settings}
     stream: DataStream | PromptStream
     if rewarded(trainer):
