@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
-
 from studio.pipelines.errors import UsageError
 from studio.pipelines.protocols import Backbone
 from studio.pipelines.schedules import Coefficients, Schedule, explicit, own_schedule, timesteps
@@ -76,4 +74,7 @@ def dynamic_shift(model: Backbone, shape: Sequence[int]) -> dict[str, float]:
         return {}
     patches = math.prod(side // net.config.patch_size for side in shape[-2:])
     names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    # a second of imports that other families need not wait for
+    from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+
     return {"mu": calculate_shift(patches, *(config[name] for name in names))}

@@ -35,9 +35,10 @@ REWARDED: dict[str, Any] = {
     "prompts": {"texts": ["a cat", "a red dog", "a dog"]},
     "reward": {"terms": ["jpeg-soft-bits"]},
     "guard": {"every": 0},
-    "sampler_steps": 3,
+    "sampler_steps": 2,
 }
 OWN: dict[str, dict[str, Any]] = {"rlcm": {"rollout": 2}, "ddpo": {"rollout": 2}}
+KINDS = [name for name in BACKBONES if name != "tiny-sd-v"]  # the embedded one predicts v too
 RESUMED = ("toy", "tiny-sd-eps", "tiny-sd3")  # the embedded base's resuming is tested through whole runs
 
 
@@ -132,7 +133,7 @@ def test_its_config_survives_toml(trainer: str, tmp_path: Path) -> None:
     assert make(toml=layer(tmp_path / "run.toml")).settings == config.settings
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_three_steps(trainer: str, name: str, made: Path, photos: Path, tmp_path: Path) -> None:
     """All of the adapter learns and nothing else moves; the file gives the same model, the same seed the same run."""
@@ -157,6 +158,8 @@ def test_three_steps(trainer: str, name: str, made: Path, photos: Path, tmp_path
     files.load(fresh, files.save(one.model, one.adapter, tmp_path / "adapter.safetensors"))  # type: ignore[arg-type]
     assert torch.equal(output(fresh), trained)
 
+    if name == "embedded":  # the others say it in less time
+        return
     again = lesson(trainer, name, made, photos)
     assert [tick.floats() for tick in again.run()] == [tick.floats() for tick in ticks]
     assert torch.equal(output(again.model), trained)
