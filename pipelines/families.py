@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.pipelines.errors import ModelError
+from studio.pipelines.syntax import tree
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def ours() -> tuple[Family, ...]:
 def constants(path: Path) -> dict[str, tuple[str, ...]]:
     """The tuples assigned to CLASSES, KEYS and NAMES at the top level of a file."""
     text = path.read_text(encoding="utf-8")
-    body = ast.parse(text).body if "CLASSES = " in text else []
+    body = tree(text).body if "CLASSES = " in text else []
     assigned = [node for node in body if isinstance(node, ast.Assign)]
     named = [(target.id, node.value) for node in assigned for target in node.targets if isinstance(target, ast.Name)]
     return {name: tuple(ast.literal_eval(value)) for name, value in named if name in FIELDS}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studio.pipelines import backbone, checkpoints, families, hub, pickles
+from studio.pipelines import backbone, checkpoints, families, hub, pickles, syntax
 from studio.pipelines.model_files import COMPONENT, read_index, read_json
 
 CONFIGS = ("model_index.json", "*/config.json", "scheduler/*", "tokenizer*/*")
@@ -131,7 +131,7 @@ def limits(module: str) -> dict[str, int]:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.origin:
         return {}
-    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    body = syntax.tree(Path(spec.origin).read_text(encoding="utf-8")).body
     for node in (node for node in body if isinstance(node, ast.Assign)):
         if any(isinstance(target, ast.Name) and target.id == "TOKEN_LIMITS" for target in node.targets):
             return {str(name): int(limit) for name, limit in ast.literal_eval(node.value).items()}

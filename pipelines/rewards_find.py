@@ -20,6 +20,7 @@ from studio.pipelines.confine import permitted
 from studio.pipelines.errors import StudioError, UsageError
 from studio.pipelines.protocols import Scorer
 from studio.pipelines.rewards_terms import Term, nearest, spelled
+from studio.pipelines.syntax import tree
 
 FOLDER, PACKAGE, GROUP = Path(__file__).with_name("scorers"), "studio.pipelines.scorers", "studio.scorers"
 
@@ -40,7 +41,7 @@ def numbers() -> dict[str, str]:
 
 def literal(path: Path) -> tuple[str, ...]:
     """The tuple `NUMBERS` in a source file; () where there is none."""
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in tree(path.read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "NUMBERS" for t in node.targets):
             return tuple(ast.literal_eval(node.value))
     return ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 from types import ModuleType
 
 from studio import registry
 from studio.pipelines.errors import UsageError
+from studio.pipelines.syntax import tree
 from studio.reading import defined
 
 NEEDS = {"Config", "build"}
@@ -16,7 +16,7 @@ NEEDS = {"Config", "build"}
 def names() -> list[str]:
     """The modules of `pipelines/captioners` that are captioners; nothing is imported."""
     files = sorted((registry.folder("pipelines") / "captioners").glob("*.py"))
-    return [file.stem for file in files if defined(ast.parse(file.read_text("utf-8"))) >= NEEDS]
+    return [file.stem for file in files if defined(tree(file.read_text("utf-8"))) >= NEEDS]
 
 
 def load(name: str) -> ModuleType:

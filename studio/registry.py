@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Literal
 
 import studio
+from studio.pipelines import syntax
 from studio.pipelines.errors import UsageError
 from studio.reading import defined, imports, locate, there
 
@@ -99,7 +100,7 @@ def builtin(kind: str) -> Iterator[Entry]:
     error = "" if (weights / "model_index.json").is_file() else f"its weights are not in {weights}"
     yield Entry("embedded", "The small diffusion model inside this package: no download.", str(weights), error)
     toy = folder("pipelines") / "toy.py"
-    if toy.is_file() and not door(kind).belongs(ast.parse(toy.read_text("utf-8"))):
+    if toy.is_file() and not door(kind).belongs(syntax.tree(toy.read_text("utf-8"))):
         yield parsed("toy", "studio.pipelines.toy", toy)
 
 
@@ -109,7 +110,7 @@ def own(kind: str) -> Iterator[Entry]:
     for path in sorted(folder(where.folder).glob("*.py")):
         entry = parsed(path.stem, f"studio.{where.folder.replace('/', '.')}.{path.stem}", path)
         hidden = path.stem.startswith("_") or path.stem == "base"
-        if not hidden and (entry.error or where.belongs(ast.parse(path.read_text("utf-8")))):
+        if not hidden and (entry.error or where.belongs(syntax.tree(path.read_text("utf-8")))):
             yield entry
 
 
@@ -135,7 +136,7 @@ def source(point: EntryPoint) -> str:
 def parsed(name: str, module: str, path: Path, needs: tuple[str, ...] = ()) -> Entry:
     """An entry read off a source file, with the first thing that would stop its import."""
     try:
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = syntax.tree(path.read_text("utf-8"))
     except (SyntaxError, ValueError, OSError) as error:
         return Entry(name, "", str(path), f"{type(error).__name__}: {error}", module)
     summary = (ast.get_docstring(tree) or "").strip().split("\n\n")[0].replace("\n", " ")
