@@ -16,8 +16,10 @@ from studio.registry import nearest
 from studio.secrets import redact
 
 COMMANDS = {
+    "ui": "The page: train, watch, sample and compare in the browser",
     "train": "Learn a subject or style; without arguments: the demo on the embedded model",
     "sample": "Make pictures with a run or an adapter file, beside the base model's",
+    "preview": "A run's previews once more, by its newest checkpoint: the same prompts and seeds",
     "evaluate": "How good runs or adapter files are, beside the base model, with intervals and a report",
     "plan": "What a run will take: memory per phase, disk, time; whether it fits",
     "check-data": "What a folder of pictures holds: each file used or left out and why, crops, captions, masks",

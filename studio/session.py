@@ -249,7 +249,7 @@ class Session(Materials):
     def due(self, step: int) -> bool:
         """Whether previews belong to a step on the way."""
         every = self.config.settings.previews.every
-        return bool(every) and step % every == 0
+        return (bool(every) and step % every == 0) or self.run.sample_file.exists()
 
     def preview(self, label: str, base: bool = False) -> list[Image]:
         """Make, save and announce the previews under a label."""
@@ -262,6 +262,7 @@ class Session(Materials):
                 yield len(made), len(self.shots)
 
         self.count("preview", drawn())
+        self.run.sample_file.unlink(missing_ok=True)
         said = previews.about(self.config.settings.previews, base)
         paths = self.journal.patiently(lambda: previews.save(self.run.samples, label, self.shots, made, **said))
         self.journal("preview", path=str(paths[0].relative_to(self.run.folder)), pictures=len(paths))

@@ -54,6 +54,11 @@ class Run:
         return self.folder / "stop"
 
     @property
+    def sample_file(self) -> Path:
+        """Whoever makes this file asks the run for previews at once; the run takes it away when they are drawn."""
+        return self.folder / "sample-now"
+
+    @property
     def samples(self) -> Path:
         """The folder of the pictures, made when it is asked for."""
         path = self.folder / "samples"

@@ -1,0 +1,91 @@
+"""Pictures drawn on the page, on disk: RUNS/.pictures, each with its recipe, newest first."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.pipelines.errors import StudioError
+from studio.ui import grids
+from studio.ui.drawable import portable
+from studio.ui.drawing_room import Drawn
+from studio.ui.grids import Axis
+from studio.ui.place import Place
+from studio.ui.recipe_reading import texts
+from studio.ui.recipes import AXES, KEY, Recipe
+
+NAME = ".pictures"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A picture on disk, and what stands under it."""
+
+    path: Path
+    caption: str
+
+
+def keep(drawn: Drawn, place: Place) -> Kept:
+    """The picture, written. Raises OSError."""
+    from studio import pictures
+
+    recipe = portable(drawn.recipe, place)
+    path = free(place.runs / NAME, f"{stamp()}-s{recipe.seed}")
+    return Kept(pictures.save(drawn.image, path, **recipe.about()), caption(recipe))
+
+
+def keep_sheets(recipe: Recipe, axes: Sequence[Axis], drawn: Sequence[Drawn | None], place: Place) -> Iterator[Kept]:
+    """The sheets of a grid, written, each with the recipe it was drawn around and its axes. Raises OSError."""
+    from studio import pictures
+
+    told = portable(recipe, place)
+    for title, sheet in grids.sheets(axes, [one.image if one else None for one in drawn]).items():
+        path = free(place.runs / NAME, f"{stamp()}-grid")
+        pictures.save(sheet, path, **grids.about(told, axes, title))
+        yield Kept(path, heading([axis.name for axis in axes], title))
+
+
+def caption(recipe: Recipe) -> str:
+    """What stands under a picture: who drew it, how, from which seed."""
+    who = " + ".join(
+        name if strength == 1 else f"{name} at {strength:g}"
+        for name, strength in zip(recipe.sources, recipe.each, strict=True)
+    )
+    guided = "" if recipe.guidance.plain else f", {recipe.guidance.said()}"
+    return f"{who}, seed {recipe.seed}{guided}"
+
+
+def heading(names: Sequence[str], title: str) -> str:
+    """What stands under a sheet: along what it runs, and where on the Z axis it is."""
+    return f"grid: {' x '.join(names)}{f', {title}' if title else ''}"
+
+
+def stamp() -> str:
+    """Now, as the beginning of a file's name: names sort by time."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
+
+
+def free(folder: Path, name: str) -> Path:
+    """A file that is not there yet."""
+    number, path = 1, folder / f"{name}.png"
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}.png"
+    return path
+
+
+def recent(place: Place, most: int = 40) -> list[Kept]:
+    """The newest pictures. Those that cannot be read are left out: somebody else's files."""
+    found = []
+    for path in sorted((place.runs / NAME).glob("*.png"), key=lambda path: path.name, reverse=True)[:most]:
+        try:
+            said = texts(path)
+            recipe = Recipe.model_validate_json(said.get(KEY, ""))
+            names = [axis["name"] for axis in json.loads(said.get(AXES, "[]"))]
+            found.append(Kept(path, heading(names, said.get("sheet", "")) if names else caption(recipe)))
+        except (StudioError, ValueError, OSError, KeyError, TypeError):
+            continue
+    return found

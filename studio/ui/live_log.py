@@ -1,0 +1,77 @@
+"""The end of a run's log: what its events say, what its process printed, what went to log.txt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from studio import logs
+from studio.events import Event
+from studio.progress import words
+from studio.secrets import redact
+from studio.ui.live_tail import parsed
+
+JOB = "job.log"
+LINES, BYTES = 60, 2**16
+QUIET = ("memory", "audit", "plan", "progress")  # said elsewhere on the page, or in report.html
+
+
+def stamp(folder: Path) -> tuple[int, ...]:
+    """Changes when one of the logs grows."""
+    sizes = []
+    for name in (JOB, logs.NAME):
+        try:
+            sizes.append((folder / name).stat().st_size)
+        except OSError:
+            sizes.append(-1)
+    return tuple(sizes)
+
+
+def said(event: Event) -> str:
+    """`12:03:11 train   checkpoint: checkpoints/step-000050`; '' for what is no news."""
+    if not event.event or event.event in QUIET:
+        return ""
+    clock = time.strftime("%H:%M:%S", time.localtime(event.time))
+    return redact(f"{clock} {event.phase:<7} {words(event)}")
+
+
+def end(file: Path) -> list[str]:
+    """The last whole lines of a text file, of its last 64 KiB; [] where it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            start = max(0, opened.seek(0, 2) - BYTES)
+            opened.seek(start)
+            text = opened.read(BYTES)
+    except OSError:
+        return []
+    lines = text.decode("utf-8", "replace").splitlines()
+    return lines[1:] if start else lines
+
+
+def printed(folder: Path, known: Iterable[str] = ()) -> list[str]:
+    """What the run's process printed beside its events. known: sentences that need not be said twice."""
+    told = " ".join(known)
+    lines = [line.rstrip() for line in end(folder / JOB) if line.strip() and not line.startswith('{"time"')]
+    lines = [line for line in lines if line.removeprefix("studio: ").removeprefix("warning: ") not in told]
+    return [redact(line) for line in lines][-LINES:]
+
+
+def counting(folder: Path) -> tuple[str, int, int] | None:
+    """Phase, done and total of the newest event in job.log, where that is a phase's progress: no run keeps those."""
+    for line in reversed(end(folder / JOB)):
+        if (event := parsed(line.encode())) is None:
+            continue
+        if event.event != "progress":
+            return None
+        done, total = (event.fields.get(key) for key in ("done", "total"))
+        return (event.phase, done, total) if isinstance(done, int) and isinstance(total, int) else None
+    return None
+
+
+def text(folder: Path, news: Iterable[str]) -> str:
+    """The log as the page shows it. news: what the events said."""
+    told = list(news)[-LINES:]
+    parts = {"": told, "printed by the process": printed(folder, told), logs.NAME: end(folder / logs.NAME)[-LINES:]}
+    blocks = [[*([f"--- {name}"] if name else []), *map(redact, lines)] for name, lines in parts.items() if lines]
+    return "\n".join("\n".join(block) for block in blocks)

@@ -1,0 +1,53 @@
+"""The page: a head, five tabs, and the same jobs over HTTP. It only binds what the tabs' files know."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from html import escape
+
+import gradio as gr
+
+from studio.ui import page_api
+from studio.ui.place import Where
+from studio.ui.theme import RESTORE, TURN
+from studio.ui.words import TITLE
+
+TABS = ("Train", "Watch", "Sample", "Compare", "Library")
+TAGLINE = "Teach a diffusion model one subject, style or taste, and see how well it learned."
+KEEP = 86_400  # seconds that a picture shown once stays in the page's cache
+REMEMBER = """() => {{
+  if (!window.studioOpened) return;  // the first tab is selected by itself, before the one of the address
+  const url = new URL(location);
+  url.searchParams.set('tab', '{tab}');
+  history.replaceState(null, '', url);
+}}"""
+
+
+def build(where: Where, notes: Sequence[str] = (), sign_in: bool = False) -> gr.Blocks:
+    """The whole page. notes: what everybody should know, a sentence each; sign_in: with the hub's button."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, KEEP), fill_width=True) as page:
+        head(notes, sign_in)
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
+            for name in TABS:
+                with gr.Tab(name, id=name.lower(), elem_id=f"tab-{name.lower()}") as tab:
+                    importlib.import_module(f"studio.ui.tab_{name.lower()}").build(where)
+                tab.select(None, js=REMEMBER.format(tab=name.lower()), api_visibility="private")
+        page.load(None, js=RESTORE, api_visibility="private")
+        page_api.bind(where)
+    for event in page.fns.values():  # the tabs' own events are no interface that anybody may build on
+        if event.api_name not in page_api.NAMES:
+            event.api_visibility = "private"
+    return page
+
+
+def head(notes: Sequence[str], sign_in: bool) -> None:
+    """Name, what it is for, light or dark, the sign-in button, and the notes."""
+    with gr.Row(elem_id="page-head"):
+        gr.HTML(f"<h1>{escape(TITLE)}</h1><p>{escape(TAGLINE)}</p>", container=False)
+        turn = gr.Button("Light / dark", size="sm", variant="secondary", elem_id="page-theme", scale=0)
+        if sign_in:
+            gr.LoginButton(size="sm", elem_id="page-sign-in", scale=0)
+    for note in notes:
+        gr.HTML(f'<div class="page-note" role="note">{escape(note)}</div>', container=False)
+    turn.click(None, js=TURN, api_visibility="private")

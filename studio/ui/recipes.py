@@ -1,0 +1,125 @@
+"""A picture's recipe: what it was drawn with, as settings and as a PNG's metadata, so that a picture restores them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+from studio.mistakes import message
+from studio.pipelines import drawing
+from studio.pipelines.errors import UsageError
+from studio.pipelines.guidance_settings import Guiding
+from studio.pipelines.settings import Part
+from studio.sample_how import How
+
+KEY = "studio.recipe"  # in a PNG's text: the recipe as JSON
+AXES = "studio.axes"  # in a sheet's: the axes it was drawn along, as JSON
+BASE = "base"  # the source without an adapter
+Weight = Annotated[float, Field(ge=-10, le=10)]
+
+
+def known_sampler(name: str) -> str:
+    """A sampler's name, or "". Raises ValueError for another word."""
+    if name and name not in drawing.SAMPLERS:
+        raise ValueError(f"no such sampler; there are {', '.join(drawing.SAMPLERS)}")
+    return name
+
+
+class Recipe(Part):
+    """Everything that decides one picture. Several sources are in the model together, each at its strength."""
+
+    sources: Annotated[
+        tuple[str, ...], Field(min_length=1, max_length=8, description="Runs, checkpoints (RUN@STEP) or adapter files")
+    ] = (BASE,)
+    strengths: Annotated[tuple[Weight, ...], Field(description="Strength of each source, 1: as it was trained")] = (
+        1.0,
+    )
+    prompt: Annotated[
+        str, Field(max_length=2000, description="What to draw; {trigger} and {class_word} are filled")
+    ] = ""
+    negative: Annotated[
+        str, Field(max_length=2000, description="What not to draw; networks of few steps ignore it")
+    ] = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of the noise; the next pictures count up")] = 0
+    sampler: Annotated[
+        str,
+        AfterValidator(known_sampler),
+        Field(description="Empty: what the adapter is made for, else the model's own"),
+    ] = ""
+    steps: Annotated[int, Field(ge=0, le=drawing.MOST, description="Sampler steps, 0: what the adapter asks for")] = 0
+    guidance_scale: Annotated[
+        float, Field(ge=0, le=100, description="Classifier-free guidance scale, 0: what the adapter asks for")
+    ] = 0.0
+    guidance: Annotated[Guiding, Field(description="How prompt, adapter and base model steer the sampler")] = Guiding()
+    decor: Annotated[str, Field(max_length=2000, description="Words, parted by commas, removed from the prompt")] = ""
+    decor_strength: Annotated[float, Field(ge=0, le=1, description="How much of them is removed")] = 1.0
+    model: Annotated[str, Field(description="Base model; empty: the one the adapter was trained on")] = ""
+
+    @model_validator(mode="after")
+    def _a_strength_for_each(self) -> Self:
+        if len(self.strengths) not in (1, len(self.sources)):
+            raise ValueError(f"{len(self.strengths)} strengths for {len(self.sources)} sources: give one for each")
+        return self
+
+    @property
+    def each(self) -> tuple[float, ...]:
+        """A strength for every source."""
+        return self.strengths if len(self.strengths) == len(self.sources) else self.strengths * len(self.sources)
+
+    def how(self) -> How:
+        """How it is drawn, as `studio sample` says it."""
+        same = ("sampler", "steps", "guidance_scale", "guidance", "decor", "decor_strength")
+        strength = self.each if len(self.sources) > 1 else self.each[0]
+        return How(strength=strength, **{name: getattr(self, name) for name in same})
+
+    def check(self) -> None:
+        """Raises UsageError for what can be refused before anything is loaded."""
+        if not self.prompt.strip():
+            raise UsageError("there is no prompt: write what to draw, such as 'a photo of {trigger} {class_word}'")
+        self.how().check(self.sources)
+
+    def about(self) -> dict[str, object]:
+        """The text chunks of its PNG: the recipe as JSON, and the same in words."""
+        said: dict[str, object] = {"prompt": self.prompt, "seed": self.seed, "sources": ", ".join(self.sources)}
+        same = ("negative", "sampler", "steps", "guidance_scale", "model")
+        said |= {name: value for name in same if (value := getattr(self, name))} | self.how().about()
+        return said | {KEY: json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)}
+
+
+def made(base: Recipe | None = None, /, **values: Any) -> Recipe:
+    """A recipe of values over those of `base`. Raises UsageError, in one line, for one that is out of bounds."""
+    start = {name: getattr(base, name) for name in Recipe.model_fields} if base else {}
+    try:
+        return Recipe.model_validate({**start, **values})
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in mistake["loc"]) or "recipe"
+        given = "" if not mistake["loc"] else f" = {str(mistake['input'])[:80]}"
+        raise UsageError(f"{where}{given}: {message(mistake)}") from None
+
+
+def only_read(guidance: Guiding) -> Guiding:
+    """The guidance without numbers that its kind does not read: they are another kind's."""
+    kept = {name: getattr(guidance, name) for name in ("kind", *guidance.reads)}
+    return Guiding.model_validate(kept)
+
+
+def command(recipe: Recipe, n: int = 1) -> str:
+    """The `studio sample` command that draws the same; above it, a comment for each thing that only the page knows."""
+    standard, words = Recipe(), ["studio", "sample", *recipe.sources, "--prompt", recipe.prompt]
+    words += ["--seed", str(recipe.seed), "--n", str(n)]
+    if recipe.each != (1.0,):
+        words += ["--strength", *(f"{one:g}" for one in recipe.each)]
+    for name in ("sampler", "steps", "guidance_scale", "decor", "decor_strength", "model"):
+        if getattr(recipe, name) != getattr(standard, name):
+            words += [f"--{name.replace('_', '-')}", str(getattr(recipe, name))]
+    for name in ("kind", *recipe.guidance.reads):
+        if (value := getattr(recipe.guidance, name)) != getattr(standard.guidance, name):
+            words += [f"--guidance{'' if name == 'kind' else '.' + name.replace('_', '-')}", str(value)]
+    own = {"the negative prompt": recipe.negative, "RUN@STEP": any("@" in name for name in recipe.sources)}
+    said = [f"# {name} is known to the page only: studio sample does not take it\n" for name, has in own.items() if has]
+    return "".join([*said, shlex.join(words)])

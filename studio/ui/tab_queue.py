@@ -1,0 +1,93 @@
+"""The queue's panel: what runs and waits, sooner, later, out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.ui import live_queue
+from studio.ui.jobs import Job, Queue
+from studio.ui.place import Place, Where
+from studio.ui.words import EMPTY, shown
+
+Updates = dict[Any, Any]
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+LOOK = """
+.watch-queue { width: 100%; border-collapse: collapse; font-size: .875rem; }
+.watch-queue :is(td, th) { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; }
+"""
+
+
+@dataclass
+class Panel:
+    """The panel's components; `place` says whose queue it is."""
+
+    place: Where
+    table: gr.HTML
+    job: gr.Dropdown
+    sooner: gr.Button
+    later: gr.Button
+    out: gr.Button
+    clear: gr.Button
+
+    @classmethod
+    def build(cls, place: Where) -> Panel:
+        """The panel, where it is called."""
+        table = gr.HTML(css_template=LOOK, elem_id="queue-table")
+        job = gr.Dropdown(
+            [], value=None, allow_custom_value=True, label="Job that waits or runs", elem_id="queue-job", scale=3
+        )
+        with gr.Row():
+            buttons = [
+                gr.Button(label, size="sm", elem_id=f"queue-{name}", min_width=120)
+                for name, label in {
+                    "sooner": "Sooner", "later": "Later", "out": "Take out or stop", "clear": "Clear ended"
+                }.items()
+            ]  # fmt: skip
+        return cls(place, table, job, *buttons)
+
+    def outputs(self) -> list[Any]:
+        """What `look` may change."""
+        return [self.table, self.job]
+
+    def look(self, jobs: Sequence[Job], job: str | None, seen: dict[str, Any]) -> Updates:
+        """What is to be drawn anew. seen: what this visitor has, which is brought up to date."""
+        now = live_queue.stamp(jobs)
+        if seen.get("queue") == now:
+            return {}
+        seen["queue"] = now
+        choices = live_queue.choices(jobs)
+        known = [value for _, value in choices]
+        kept = job if job in known else next(iter(known), None)
+        table = str(live_queue.table(jobs)) or f'<p class="watch-empty">{EMPTY["queue"]}</p>'
+        return {self.table: table, self.job: gr.update(choices=choices, value=kept)}
+
+    def bind(self, then: Callable[[Any], Any]) -> None:
+        """The buttons act; `then` lets the page look at once."""
+        acts: dict[gr.Button, Callable[[Queue, str], Any]] = {
+            self.sooner: lambda queue, job: live_queue.move(queue, job, -1),
+            self.later: lambda queue, job: live_queue.move(queue, job, 1),
+            self.out: lambda queue, job: queue.cancel(job),
+            self.clear: lambda queue, job: queue.forget(),
+        }
+        for button, act in acts.items():
+            then(button.click(self.acting(act, button is self.clear), [self.job], None, **QUIET))
+
+    def acting(self, act: Callable[[Queue, str], Any], always: bool) -> Callable[..., None]:
+        """A button's handler. always: it needs no chosen job."""
+
+        def handle(job: str | None, request: gr.Request) -> None:
+            try:
+                here: Place = self.place(request)
+                here.may_write("changing the queue")
+                if job or always:
+                    act(Queue(here.runs), job or "")
+            except Exception as error:
+                raise gr.Error(shown(error), print_exception=False) from None
+            if not (job or always):
+                gr.Info("Choose a job that waits or runs first.")
+
+        return handle

@@ -1,0 +1,124 @@
+"""The Sample tab's components, in the order in which they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio.pipelines.drawing import MOST, SAMPLERS
+from studio.pipelines.guidance_settings import KINDS, READS, Guiding
+from studio.ui.grids import NAMES
+from studio.ui.recipes import Recipe
+from studio.ui.sample_form import AXES
+from studio.ui.words import EMPTY
+
+ALONG = [("no axis", ""), *((name.replace("_", " ").replace("guidance.", "guidance: "), name) for name in NAMES)]
+VALUES = "0, 0.5, 1 · ranges: 1-5, 10-50 (+20), 0-1 [5] · texts with commas in quotes"
+KIND_WORDS = {
+    "cfg": "cfg: as in every tool",
+    "consistency": "consistency: how far the adapter leads away from the base model",
+    "personalization": "personalization: the adapter against a weaker one of itself",
+    "rl": "rl: beyond what the adapter learned, or back from it",
+    "combined": "combined: the base model first, then the adapter",
+}
+
+
+def option(name: str) -> str:
+    """A recipe setting's help."""
+    return Recipe.model_fields[name].description or ""
+
+
+def sources() -> dict[str, Any]:
+    """Who draws."""
+    listed = "RUN@STEP and paths of .safetensors files can be typed, Enter adds them"
+    return {
+        "sources": gr.Dropdown(
+            choices=[], value=[], multiselect=True, allow_custom_value=True, max_choices=8, elem_id="sample-sources",
+            label="Runs, checkpoints or adapter files (several act together)", info=listed,
+        ),
+        "strengths": gr.Textbox(
+            value="1", label="Strength of each (1: as trained, 0: the base model)", elem_id="sample-strengths",
+            info="one number for all, or one for each, parted by commas",
+        ),
+    }  # fmt: skip
+
+
+def words() -> dict[str, Any]:
+    """What is drawn."""
+    return {
+        "prompt": gr.Textbox(label="Prompt", info=option("prompt"), lines=2, elem_id="sample-prompt"),
+        "negative": gr.Textbox(label="Negative prompt", info=option("negative"), elem_id="sample-negative"),
+    }
+
+
+def numbers() -> dict[str, Any]:
+    """From which noise, how many, in how many steps."""
+    with gr.Row():
+        seed = gr.Textbox(value="0", label="Seed", info="whole number", min_width=120, elem_id="sample-seed")
+        count = gr.Number(value=1, precision=0, minimum=1, maximum=64, label="Pictures", info="without a grid",
+                          min_width=120, elem_id="sample-n")  # fmt: skip
+        steps = gr.Number(value=0, precision=0, minimum=0, maximum=MOST, label="Steps", info="0: the adapter's own",
+                          min_width=120, elem_id="sample-steps")  # fmt: skip
+        scale = gr.Number(value=0, minimum=0, maximum=100, step=0.5, label="Guidance scale",
+                          info="0: the adapter's own", min_width=120, elem_id="sample-scale")  # fmt: skip
+    return {"seed": seed, "n": count, "steps": steps, "guidance_scale": scale}
+
+
+def manner() -> dict[str, Any]:
+    """How it is drawn, in every detail."""
+    kinds = [(KIND_WORDS.get(kind, kind), kind) for kind in KINDS]
+    samplers = [("the adapter's or model's own", ""), *((name, name) for name in SAMPLERS)]
+    with gr.Accordion("Guidance, sampler and more", open=False, elem_id="sample-more"):
+        found: dict[str, Any] = {"kind": gr.Dropdown(kinds, value="cfg", label="Guidance", elem_id="sample-guidance")}
+        with gr.Row():
+            for name, info in Guiding.model_fields.items():
+                if name != "kind":
+                    found[name] = gr.Number(
+                        value=info.default, label=name.replace("_", " "), info=info.description, step=0.1,
+                        min_width=160, visible=reads("cfg", name), elem_id=f"sample-{name.replace('_', '-')}",
+                    )  # fmt: skip
+        found["sampler"] = gr.Dropdown(samplers, value="", label="Sampler", elem_id="sample-sampler")
+        with gr.Row():
+            found["decor"] = gr.Textbox(
+                label="Remove these words (DECOR)", info=option("decor"), elem_id="sample-decor"
+            )
+            found["decor_strength"] = gr.Slider(0, 1, 1.0, step=0.05, label="How much of them, 0 to 1",
+                                                elem_id="sample-decor-strength")  # fmt: skip
+        found["model"] = gr.Textbox(label="Base model", info=option("model"), elem_id="sample-model")
+    return found
+
+
+def reads(kind: str, name: str) -> bool:
+    """Whether a kind of guidance reads a number."""
+    return name == "rescale" or name in READS.get(kind, ())
+
+
+def grid() -> dict[str, Any]:
+    """Along which settings a grid runs."""
+    found: dict[str, Any] = {}
+    with gr.Accordion("X/Y/Z grid", open=False, elem_id="sample-grid"):
+        for axis, where in zip(AXES, ("across", "down", "one sheet each"), strict=True):
+            with gr.Row():
+                found[axis] = gr.Dropdown(ALONG, value="", label=f"{axis.upper()}, {where}", min_width=140, scale=1,
+                                          elem_id=f"sample-{axis}")  # fmt: skip
+                found[f"{axis}_values"] = gr.Textbox(label=f"Values of {axis.upper()}", info=VALUES, scale=3,
+                                                     elem_id=f"sample-{axis}-values")  # fmt: skip
+    return found
+
+
+def results() -> dict[str, Any]:
+    """What was drawn, and what is being drawn."""
+    big: dict[str, Any] = {"interactive": False, "object_fit": "contain", "height": "auto"}
+    return {
+        "bar": gr.HTML("", elem_id="sample-progress", container=False),
+        "said": gr.Markdown(EMPTY["samples"], elem_id="sample-said"),
+        "early": gr.Gallery(label="On the way", elem_id="sample-early", columns=4, visible=False, buttons=[], **big),
+        "pictures": gr.Gallery(label="Pictures, newest first", elem_id="sample-pictures", columns=4, **big),
+        "again": gr.Button("Use the settings of the chosen picture", elem_id="sample-again", interactive=False),
+        "drop": gr.File(
+            label="Drop a picture here: its settings come back", file_types=[".png"], elem_id="sample-drop", height=120
+        ),
+        "command": gr.Code(label="The command that draws the same", language="shell", elem_id="sample-command",
+                           interactive=False, lines=2, wrap_lines=True),
+    }  # fmt: skip

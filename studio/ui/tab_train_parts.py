@@ -1,0 +1,194 @@
+"""The Train tab's components, from top to bottom: pictures, goal and method, settings, start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio import registry
+from studio.ui import draft as drafts
+from studio.ui import goals
+from studio.ui.form_choices import subjects
+from studio.ui.place import Where
+from studio.ui.train_actions import HEADERS
+from studio.ui.words import EMPTY
+
+DROP = "Drop pictures here, with caption files (.txt) if there are any"
+STATIC = [number for number, name in enumerate(HEADERS) if name != "caption"]
+
+
+@dataclass
+class Parts:
+    """The components. draft: what is filled in; kept: the browser's copy of it; form: changes when the form must be
+    drawn anew; seen: what is shown of the pictures; started: the run that was started last, for other tabs to follow.
+    """
+
+    place: Where
+    draft: gr.State
+    kept: gr.BrowserState
+    form: gr.State
+    seen: gr.State
+    started: gr.State
+    upload: gr.File
+    folder: gr.Textbox
+    example: gr.Dropdown
+    verdict: gr.Markdown
+    thumbnails: gr.Gallery
+    page: gr.Slider
+    captions: gr.Dataframe
+    write: gr.Button
+    goal: gr.Radio
+    trainer: gr.Dropdown
+    reason: gr.Markdown
+    search: gr.Textbox
+    everything: gr.Checkbox
+    reset: gr.Button
+    fields: gr.Column
+    problem: gr.Markdown
+    plan: gr.Markdown
+    fresh: gr.Checkbox
+    start: gr.Button
+    status: gr.Markdown
+    command: gr.Code
+    toml: gr.Code
+    preset: gr.Dropdown
+    load: gr.Button
+    save: gr.Button
+    delete: gr.Button
+    file: gr.UploadButton
+
+    @property
+    def faces(self) -> list[Any]:
+        """What shows a draft: set together whenever it is replaced."""
+        return [self.draft, self.goal, self.trainer, self.folder, self.example, self.form]
+
+    @property
+    def doctor(self) -> list[Any]:
+        """What shows the data doctor's answer."""
+        return [self.seen, self.verdict, self.thumbnails, self.page, self.captions, self.write]
+
+
+def layout(place: Where) -> dict[str, Any]:
+    """Every component by its name in `Parts`, drawn where this is called."""
+    made: dict[str, Any] = {"place": place, "draft": gr.State({}), "form": gr.State(""), "seen": gr.State({})}
+    made |= {"started": gr.State("")}
+    made["kept"] = gr.BrowserState(drafts.fresh(), storage_key="studio-train", secret="studio-train")
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown("### 1 · Pictures")
+            made |= pictures()
+            gr.Markdown("### 2 · Goal and method")
+            made |= method()
+            gr.Markdown("### 3 · Settings")
+            made |= settings()
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown("### 4 · Start")
+            made |= start()
+            made |= presets()
+    return made
+
+
+def pictures() -> dict[str, Any]:
+    """Where pictures come from, and what the data doctor says of them."""
+    made: dict[str, Any] = {}
+    made["upload"] = gr.File(label=DROP, file_count="multiple", type="filepath", elem_id="train-upload", height=140)
+    with gr.Row():
+        made["folder"] = gr.Textbox(
+            label="or a folder on the machine that runs the studio", elem_id="train-folder", scale=3, min_width=220
+        )
+        made["example"] = gr.Dropdown(
+            [("none", ""), *subjects()], value="", label="or an example", elem_id="train-example", min_width=160
+        )
+    made["verdict"] = gr.Markdown(EMPTY["pictures"], elem_id="train-verdict")
+    made["thumbnails"] = gr.Gallery(
+        label="Inside the frame: what training sees; dark: cut away",
+        columns=4,
+        height="auto",
+        object_fit="contain",
+        format="jpeg",
+        visible=False,
+        interactive=False,
+        elem_id="train-pictures",
+    )
+    made["page"] = gr.Slider(1, 2, 1, step=1, label="Page of pictures", visible=False, elem_id="train-page")
+    made["captions"] = gr.Dataframe(
+        headers=HEADERS,
+        type="array",
+        datatype="str",
+        interactive=True,
+        static_columns=STATIC,
+        wrap=True,
+        visible=False,
+        max_height=360,
+        label="Captions: click one to edit it, then write them to the text files beside the pictures",
+        elem_id="train-captions",
+    )
+    made["write"] = gr.Button("Write captions", visible=False, size="sm", elem_id="train-write-captions")
+    return made
+
+
+def method() -> dict[str, Any]:
+    """The goal, which proposes a method with its reason; and the method itself."""
+    titles = [(one.title, one.key) for one in goals.GOALS]
+    entries = [entry for entry in registry.describe("trainers") if not entry.error]
+    methods = [
+        (f"{entry.name}: {entry.summary.partition(':')[2].strip() or entry.summary}", entry.name) for entry in entries
+    ]
+    return {
+        "goal": gr.Radio(titles, value=None, label="What do you want?", elem_id="train-goal"),
+        "trainer": gr.Dropdown(methods, value=drafts.FIRST, label="Method", elem_id="train-method", filterable=True),
+        "reason": gr.Markdown(elem_id="train-reason"),
+    }
+
+
+def settings() -> dict[str, Any]:
+    """What is above the form: search, all settings, reset; and where the form is drawn."""
+    made: dict[str, Any] = {}
+    with gr.Row():
+        made["search"] = gr.Textbox(
+            label="Search all settings", placeholder="rank, learning rate, --adapter.alpha", elem_id="train-search"
+        )
+        made["everything"] = gr.Checkbox(label="All settings", value=False, elem_id="train-all", min_width=140)
+        made["reset"] = gr.Button("Reset settings", size="sm", elem_id="train-reset", min_width=140)
+    made["fields"] = gr.Column(elem_id="train-form")
+    return made
+
+
+def start() -> dict[str, Any]:
+    """The plan, the start button, and the command that does the same."""
+    made: dict[str, Any] = {
+        "problem": gr.Markdown(elem_id="train-problem"),
+        "plan": gr.Markdown("Memory and time are planned here.", elem_id="train-plan"),
+        "start": gr.Button("Start training", variant="primary", elem_id="train-start"),
+        "fresh": gr.Checkbox(
+            label="As a new run, even if one of this name is there to go on with", value=False, elem_id="train-fresh"
+        ),
+        "status": gr.Markdown(elem_id="train-status"),
+    }
+    made["command"] = gr.Code(
+        label="The command that does the same",
+        language="shell",
+        interactive=False,
+        wrap_lines=True,
+        elem_id="train-command",
+    )
+    with gr.Accordion("The whole config as TOML", open=False):
+        made["toml"] = gr.Code(language=None, interactive=False, max_lines=30, elem_id="train-toml")
+    return made
+
+
+def presets() -> dict[str, Any]:
+    """Settings kept under a name."""
+    made: dict[str, Any] = {}
+    with gr.Accordion("Presets", open=False):
+        made["preset"] = gr.Dropdown(
+            [], value="", label="Preset: choose one, or type a name", allow_custom_value=True, elem_id="train-preset"
+        )
+        with gr.Row():
+            made["load"] = gr.Button("Load", size="sm", elem_id="train-preset-load", min_width=80)
+            made["save"] = gr.Button("Save", size="sm", elem_id="train-preset-save", min_width=80)
+            made["delete"] = gr.Button("Delete", size="sm", elem_id="train-preset-delete", min_width=80)
+            made["file"] = gr.UploadButton("Load a TOML file", size="sm", elem_id="train-preset-file", min_width=120)
+    return made

@@ -1,0 +1,218 @@
+"""The Watch tab: a run's folder as it grows, drawn without flicker; stop, resume, sample now; the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+from studio.ui import live_ask, live_log, live_previews, live_words
+from studio.ui.jobs import Job, Queue
+from studio.ui.jobs_api import found
+from studio.ui.live import Live, Readers
+from studio.ui.live_numbers import drawing, named
+from studio.ui.live_state import AT_WORK, Doing, buttons, doing
+from studio.ui.place import Place, Where
+from studio.ui.tab_queue import QUIET, Updates
+from studio.ui.tab_watch_parts import PANELS, Parts, empty, layout
+from studio.ui.words import EMPTY, shown
+
+APART = ("loss", "reward", "lr")  # numbers with a drawing of their own
+STAY = ("names", "queue", "arrived", "panels")  # what a visitor has seen that is not of one run
+READERS = Readers()
+
+
+class Tab(Parts):
+    """The tab at work: every look reads the disk, and draws what this visitor's page does not have yet."""
+
+    def bind(self) -> None:
+        """Looks come with the clock and with every change; a reload finds the run that was watched."""
+        looks: dict[str, Any] = {"inputs": self.inputs(), "outputs": self.outputs(), "concurrency_limit": 8, **QUIET}
+        self.timer.tick(self.look, **looks)
+        for changed in (self.run.change, self.number.input, self.at.input):
+            changed(self.look, trigger_mode="always_last", **looks)
+        self.run.change(None, self.run, self.kept, js="(name) => name", **QUIET)
+
+        def then(done: Any) -> None:
+            done.then(self.look, **looks)
+
+        for button, ask in ((self.stop, ask_stop), (self.resume, ask_resume), (self.sample, ask_sample)):
+            then(button.click(self.asking(ask), self.run, None, **QUIET))
+        self.queue.bind(then)
+
+    def arrive(self, kept: str | None, request: gr.Request) -> Any:
+        """Which run a page shows that was just opened: the one it showed before, one at work, or the newest."""
+        here = self.place(request)
+        names = [run.name for run in here.store.list()]
+        return gr.update(choices=names, value=kept if kept in names else first(here, names))
+
+    def look(
+        self,
+        name: str | None,
+        number: str | None,
+        at: float,
+        job: str | None,
+        seen: dict[str, Any] | None,
+        request: gr.Request,
+    ) -> Any:
+        """What has changed on the disk since this visitor's last look; nothing else is drawn anew."""
+        before, seen = dict(seen or {}), dict(seen or {})
+        try:
+            here = self.place(request)
+            jobs = Queue(here.runs).jobs()
+            out = self.queue.look(jobs, job, seen)
+            name = self.choose(here, name, seen, out)
+            if not name:
+                out |= changed(seen, "status", EMPTY["watch"], {self.status: empty(EMPTY["watch"])})
+            else:
+                out |= self.watched(here, name, (number, at), seen)
+        except Exception as error:
+            said, seen = shown(error), before
+            out = changed(seen, "status", said, {self.status: empty(said)})
+        return {**out, self.seen: seen} if out else gr.skip()
+
+    def choose(self, here: Place, name: str | None, seen: dict[str, Any], out: Updates) -> str:
+        """The run to show; the list of runs is drawn anew where it changed."""
+        names = [run.name for run in here.store.list()]
+        chosen = name or (first(here, names) if seen.get("arrived") else "") or ""
+        fresh = [new for new in names if new not in seen.get("names", names)]
+        if fresh and seen.get("what") not in AT_WORK:  # somebody has just started it
+            chosen = fresh[0]
+        seen["arrived"] = True  # the first look leaves the choice to `arrive`, which knows what the browser remembers
+        if seen.get("names") != names or chosen != (name or ""):
+            seen["names"] = names
+            out[self.run] = gr.update(choices=names, value=chosen or None)
+        return chosen
+
+    def watched(self, here: Place, name: str, asked: tuple[str | None, float], seen: dict[str, Any]) -> Updates:
+        """What is new of one run."""
+        run, queue = found(name, here), Queue(here.runs)
+        job = queue.of(name)
+        if seen.get("run") != name:
+            for part in [part for part in seen if part not in STAY]:
+                del seen[part]
+            seen["run"] = name
+        with READERS.at(run.folder) as live:
+            seen["what"] = what = doing(live, job)
+            out = self.state(live, what, job, here.writable, seen)
+            out |= self.pictures(live, int(at) if (at := asked[1]) else 1, seen)
+            out |= self.numbers(live, asked[0] or "", seen)
+            stamps = live.stamps()
+            if seen.get("log") != stamps["log"]:
+                out |= changed(seen, "log", stamps["log"], {self.log: live_log.text(run.folder, live.lines)})
+        return out
+
+    def state(self, live: Live, what: Doing, job: Job | None, writable: bool, seen: dict[str, Any]) -> Updates:
+        """State, buttons and what should be read."""
+        status, on = str(live_words.status(live, what)), buttons(live, what, writable)
+        hint = EMPTY["curve"] if what == "running" and not live.numbers.last else ""
+        why = job.reason if job is not None and (job.state == "waiting" or what == "failed") else ""
+        texts = list(dict.fromkeys([*live_words.outcome(live), why, hint]))
+        notes = str(live_words.notes(live, [text for text in texts if text not in live.notes]))
+        out = changed(seen, "status", status, {self.status: status})
+        out |= changed(seen, "notes", notes, {self.notes: notes})
+        sides = {self.stop: on.stop, self.resume: on.resume, self.sample: on.sample}
+        return out | changed(seen, "buttons", on, {one: gr.update(interactive=able) for one, able in sides.items()})
+
+    def pictures(self, live: Live, at: int, seen: dict[str, Any]) -> Updates:
+        """The previews beside the base model's; a slider at its end follows the run."""
+        stamp = live.stamps()["previews"]
+        if seen.get("previews") == (stamp, at):
+            return {}
+        base, own = live_previews.found(live.run.folder)
+        known, count = seen.get("count", 0), len(own)
+        at = count if at >= known else max(1, at)
+        seen["count"], seen["previews"] = count, (stamp, at or 1)
+        shown = own[at - 1] if own else None
+        pairs = [(str(path), text) for path, text in live_previews.pairs(base, shown)]
+        label = f"Previews at {shown.title} ({at} of {count})" if shown else EMPTY["previews"]
+        slider = gr.update(maximum=max(count, 2), value=at or 1, label=label, visible=count > 1)
+        return {self.at: slider, self.gallery: gr.update(value=pairs, label=label)}
+
+    def numbers(self, live: Live, number: str, seen: dict[str, Any]) -> Updates:
+        """The lines, where a step was added or another number is asked for."""
+        stamp, numbers = live.stamps()["numbers"], live.numbers
+        out: Updates = {}
+        if seen.get("numbers") != stamp:
+            main, panels = numbers.main, numbers.panels()[:PANELS]
+            curve = numbers.curve()
+            out[self.curve] = gr.update(value=drawing(curve), label=named(f"{main} by step", curve))
+            out[self.rate] = gr.update(value=drawing({"value": numbers.points("lr")}))
+            for plot, (title, lines) in zip(self.panels, panels, strict=False):
+                out[plot] = gr.update(value=drawing(lines), label=named(title, lines), visible=True)
+            for plot in self.panels[len(panels) : seen.get("panels", PANELS)]:
+                out[plot] = gr.update(value=None, visible=False)
+            seen["panels"] = len(panels)
+        names = [name for name in numbers.names() if name not in APART]
+        number = number if number in names else next(iter(names), "")
+        if seen.get("others") != names:
+            seen["others"] = names
+            out[self.number] = gr.update(choices=names, value=number or None, visible=bool(names))
+        if seen.get("numbers") != stamp or seen.get("number") != number:
+            line = drawing({"value": numbers.points(number)})
+            out[self.other] = gr.update(value=line, label=f"{number} by step", visible=bool(number))
+        seen["numbers"], seen["number"] = stamp, number
+        return out
+
+    def asking(self, ask: Callable[[Place, str], str]) -> Callable[..., None]:
+        """A button's handler: what was done is told, what cannot be done is an error with a remedy."""
+
+        def handle(name: str | None, request: gr.Request) -> None:
+            try:
+                said = ask(self.place(request), name or "")
+            except Exception as error:
+                raise gr.Error(shown(error), print_exception=False) from None
+            gr.Info(said)
+
+        return handle
+
+
+def ask_stop(here: Place, name: str) -> str:
+    """Stop."""
+    here.may_write("stopping a run")
+    return live_ask.stop(Queue(here.runs), run := found(name, here), now(here, run))
+
+
+def ask_resume(here: Place, name: str) -> str:
+    """Resume."""
+    here.may_train()
+    return live_ask.resume(Queue(here.runs), found(name, here), here.owner)
+
+
+def ask_sample(here: Place, name: str) -> str:
+    """Sample now."""
+    here.may_train()  # in a process of its own, which a Space without a GPU of its own cannot have
+    return live_ask.sample(Queue(here.runs), run := found(name, here), now(here, run), here.owner)
+
+
+def now(here: Place, run: Any) -> Doing:
+    """What a run does at this moment."""
+    job = Queue(here.runs).of(run.name)
+    with READERS.at(run.folder) as live:
+        return doing(live, job)
+
+
+def first(here: Place, names: list[str]) -> str | None:
+    """A run that is at work, else the newest."""
+    busy = [job.run for job in Queue(here.runs).jobs() if job.trains and job.state in ("running", "stopping")]
+    return next((name for name in [*busy, *names] if name in names), None)
+
+
+def changed(seen: dict[str, Any], part: str, stamp: Any, updates: Updates) -> Updates:
+    """The updates, if a part's stamp is another one than this visitor has seen."""
+    if seen.get(part) == stamp:
+        return {}
+    seen[part] = stamp
+    return updates
+
+
+def build(place: Where, page: gr.Blocks | None = None) -> Tab:
+    """The tab, inside the page that is being built. page: whose opening shows the run that was watched before."""
+    tab = Tab(**layout(place))
+    tab.bind()
+    page = page or Context.root_block
+    if page is not None:
+        page.load(tab.arrive, tab.kept, tab.run, **QUIET)
+    return tab

@@ -1,0 +1,48 @@
+"""The page's words: errors as one sentence with a remedy, and what an empty place says to do next."""
+
+from __future__ import annotations
+
+import logging
+
+from studio.pipelines.errors import StudioError
+from studio.secrets import redact
+
+TITLE = "Personalization studio"
+LONGEST = 600  # characters of a message
+log = logging.getLogger("studio.ui")
+
+EMPTY = {
+    "runs": "No runs yet. Go to Train, drop a few pictures, and press Start training.",
+    "pictures": "No pictures yet. Drop some here, name a folder, or take an example subject.",
+    "watch": "Nothing is being watched. Choose a run above, or start one in Train.",
+    "curve": "The curve begins with the first training step.",
+    "previews": "Previews appear here as the run draws them, beside the base model's.",
+    "queue": "The queue is empty. Runs started in Train wait here for their turn.",
+    "samples": "No pictures drawn yet. Choose a run, write a prompt, and press Draw.",
+    "compare": "Nothing to compare yet. Choose one or more runs that are done; Evaluate scores those without scores.",
+    "trash": "The trash is empty. Deleted runs come here and can be restored.",
+}
+
+
+def shown(error: BaseException) -> str:
+    """What the page says of an error: one line, with what to do. A surprise goes to the server's log."""
+    from studio.cli import short_of
+
+    if isinstance(error, StudioError):
+        return line(str(error))
+    if isinstance(error, (MemoryError, OSError, RuntimeError)) and (shortage := short_of(error)):
+        return line(shortage)
+    if isinstance(error, PermissionError):
+        return line(f"{error.filename or 'a file'} may not be read or written: change its rights, or take another one")
+    if isinstance(error, FileNotFoundError):
+        return line(f"{error.filename or 'a file'} is not there any more: reload the page")
+    log.error("a fault of the studio's own", exc_info=error)
+    said = f"a fault of the studio's own ({type(error).__name__}: {error})"
+    return line(f"{said}; reload the page; the server's log has the details for a bug report")
+
+
+def line(text: str) -> str:
+    """One line of sentence form, without secrets."""
+    text = " ".join(redact(text).split())
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")

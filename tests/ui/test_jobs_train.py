@@ -1,0 +1,123 @@
+"""A real run through the queue: started, stopped, resumed after the server has gone, finished, fetched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from studio.config import to_toml
+from studio.pipelines.errors import StudioError, UsageError
+from studio.store import Run, Store
+from studio.ui.jobs import Queue
+from studio.ui.jobs_api import fetch_adapter, resume_run, run_status, start_run, stop_run
+from studio.ui.jobs_supervisor import Supervisor
+from studio.ui.place import Place, home
+from tests import runs
+
+STEPS = 300
+TABLE: dict[str, Any] = {"steps": STEPS, "batch": 1, "accumulate": 1, "schedule": "constant", "save_every": 0}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return home(tmp_path / "runs", (runs.pictures(tmp_path / "pictures"),))
+
+
+def settings(place: Place, **more: Any) -> dict[str, Any]:
+    """A request over HTTP."""
+    table = {**TABLE, "data": {"folder": str(place.roots[0])}, "previews": {"every": 0, "steps": 2}, **more}
+    return {"trainer": "dreambooth", "model": "toy", "run": "one", "dreambooth": table}
+
+
+def until(state: Callable[[], object], supervisor: Supervisor, seconds: float = 300) -> None:
+    """Ticks until something is true."""
+    end = time.monotonic() + seconds
+    while not state():
+        assert time.monotonic() < end, "it did not come true in time"
+        supervisor.tick()
+        time.sleep(0.05)
+
+
+def test_a_run_is_started_stopped_and_resumed_by_another_server(place: Place):
+    assert start_run(settings(place), place) == start_run(settings(place), place) == "one"
+    assert run_status("one", place)["state"] == "waiting"
+    with pytest.raises(UsageError, match="waiting, step 0 of 300; ask again when it is done"):
+        fetch_adapter("one", place)
+    first = Supervisor(place.runs)
+    until(lambda: run_status("one", place)["step"] > 0, first)
+    assert run_status("one", place)["state"] == "running"
+    with pytest.raises(UsageError, match="stop it first"):
+        start_run(settings(place, lr=1e-3), place)
+    assert stop_run("one", place) == "stopping"
+    until(lambda: run_status("one", place)["state"] == "stopped", first)
+    stopped = run_status("one", place)
+    assert 0 < stopped["saved"] == stopped["step"] < STEPS
+    assert "kept: step-" in stopped["reason"]
+
+    second = Supervisor(place.runs)  # another server: all it knows is on the disk
+    assert resume_run("one", place) == "waiting"
+    until(lambda: run_status("one", place)["state"] not in ("waiting", "running"), second)
+    done = run_status("one", place)
+    assert (done["state"], done["step"], done["saved"], done["reason"]) == ("done", STEPS, STEPS, "")
+    seen = [event.step for event in Run(place.runs / "one").events() if event.numbers]
+    assert seen == list(range(1, STEPS + 1))  # no step twice, none left out
+    with safe_open(fetch_adapter("one", place), framework="np") as file:
+        assert file.keys()
+    with pytest.raises(UsageError, match="is finished"):
+        resume_run("one", place)
+    with pytest.raises(UsageError, match="nothing to stop"):
+        stop_run("one", place)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"runs": "/elsewhere"}, "the server's to say"),
+        ({"run": "../one"}, "a name has letters"),
+        ({"trainer": "dremboth"}, "did you mean 'dreambooth'"),
+        ({"dreambooth": {"lr": -1}}, "lr = -1"),
+        ({"dreambooth": {"stepz": 1}}, "did you mean 'steps'"),
+        ({"dreambooth": {"data": {"folder": "/nowhere"}}}, "outside of"),
+        ({"dreambooth": {"data": {"folder": "../pictures"}}}, "climbs out"),
+        ({"nonsense": 1}, "no setting 'nonsense'"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence_and_leaves_nothing(change: dict[str, Any], said: str, place: Place):
+    with pytest.raises(StudioError, match=said) as problem:
+        start_run({**settings(place), **change}, place)
+    assert "\n" not in str(problem.value)
+    assert not Queue(place.runs).jobs()
+    assert not Store(place.runs).list()
+
+
+def test_toml_and_mapping_ask_for_the_same_run(place: Place):
+    start_run(settings(place), place)
+    text = to_toml(Run(place.runs / "one").config())
+    assert start_run(text, place) == "one"
+    assert len(Queue(place.runs).jobs()) == 1
+    assert start_run(text, place, fresh=True) == "one-2"
+    with pytest.raises(UsageError, match="the config: not TOML"):
+        start_run("a = ", place)
+
+
+def test_a_stranger_on_a_space_starts_nothing_and_names_no_code(place: Place, tmp_path: Path):
+    stranger = Place(tmp_path / "runs", (tmp_path,), tmp_path, space=True, writable=False)
+    for ask in (lambda: start_run(settings(place), stranger), lambda: stop_run("one", stranger)):
+        with pytest.raises(UsageError, match="sign in"):
+            ask()
+    user = Place(tmp_path / "runs", (tmp_path,), tmp_path, owner="me", space=True)
+    code = {"trainer": "alignprop", "model": "toy", "alignprop": {"reward": {"terms": ["os:getcwd"]}}}
+    with pytest.raises(UsageError, match="the studio's own scorers"):
+        start_run(code, user)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../one", "/tmp", "none"])
+def test_only_runs_of_the_place_are_seen(name: str, place: Place):
+    for ask in (run_status, stop_run, resume_run, fetch_adapter):
+        with pytest.raises(UsageError):
+            ask(name, place)

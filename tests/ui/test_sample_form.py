@@ -1,0 +1,119 @@
+"""The Sample tab's fields and recipes say the same; the tab draws, restores and refuses in sentences."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from studio import pictures
+from studio.pipelines.errors import UsageError
+from studio.pipelines.guidance_settings import KINDS, Guiding
+from studio.ui.place import home
+from studio.ui.recipes import Recipe
+from studio.ui.sample_form import FIELDS, fields, recipe_of, wish
+
+CAT = Recipe(prompt="a cat", model="toy", steps=2, guidance_scale=2.0)
+ASKER: Any = SimpleNamespace(session_hash="me")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        CAT,
+        Recipe(sources=("a", "b"), strengths=(0.5, -1), prompt="x", seed=2**63 - 1, decor="y", decor_strength=0.0),
+        *(Recipe(prompt="x", guidance=Guiding(kind=kind, rescale=0.5)) for kind in KINDS),
+        Recipe(prompt="x", guidance=Guiding(kind="consistency", w_con=0.0), sampler="euler", negative="z"),
+    ],
+)
+def test_fields_filled_from_a_recipe_mean_that_recipe(recipe: Recipe) -> None:
+    assert recipe_of(fields(recipe)) == recipe
+    assert fields(recipe, []).keys() | {"n"} == set(FIELDS)
+
+
+def test_numbers_of_another_kind_of_guidance_do_not_count() -> None:
+    values = fields(CAT) | {"kind": "rl", "w_con": 99, "gain": 3}
+    assert recipe_of(values).guidance == Guiding(kind="rl", gain=3)
+
+
+def test_pictures_count_their_seeds_up_and_a_grid_takes_their_place() -> None:
+    values = fields(CAT) | {"n": 3, "seed": "5"}
+    assert [one.seed for one in wish(values).recipes] == [5, 6, 7]
+    found = wish(values | {"x": "steps", "x_values": "1-4"})
+    assert [one.steps for one in found.recipes] == [1, 2, 3, 4]
+    assert {one.seed for one in found.recipes} == {5}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sources": []}, "no source is chosen"),
+        ({"strengths": "1, 2"}, "2 strengths for 1 sources"),
+        ({"strengths": "much"}, "give numbers parted by commas"),
+        ({"seed": "one"}, "seed = one"),
+        ({"prompt": ""}, "there is no prompt"),
+        ({"n": 1000}, "pictures = 1000"),
+        ({"x": "steps", "x_values": "3"}, "two values or more"),
+        ({"kind": "personalization", "omega": 3}, "guidance.omega = 3"),
+    ],
+)
+def test_a_mistake_is_a_sentence(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        wish(fields(CAT) | change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def tab(tmp_path: Path) -> Any:
+    place = home(tmp_path / "runs", (tmp_path,))
+
+    async def build() -> Any:  # in a running loop: without one, gradio leaves loops of its own open
+        import gradio as gr
+
+        from studio.ui import tab_sample
+
+        with gr.Blocks():
+            return tab_sample.build(lambda request: place)
+
+    return asyncio.run(build())
+
+
+def asked(**change: Any) -> list[Any]:
+    values = fields(CAT, []) | {"n": 1} | change
+    return [values[name] for name in FIELDS]
+
+
+def test_the_tab_draws_keeps_and_restores(tab: Any, tmp_path: Path) -> None:
+    *_, end = tab.draw(ASKER, *asked(x="seed", x_values="1-2", negative="rain"))
+    files = end[4]
+    assert end[1] == "2 pictures drawn"
+    assert len(files) == 3  # two pictures and their sheet, the newest first
+    said, *filled = tab.restore(files[0], *asked(prompt="another"))
+    now = dict(zip(FIELDS, filled, strict=True))
+    assert said == "The picture's settings are back."
+    assert (now["prompt"], now["negative"], now["x"], now["x_values"], now["y"]) == (
+        "a cat",
+        "rain",
+        "seed",
+        "1, 2",
+        "",
+    )
+    files_again, *values = tab.arrive({"prompt": "draft", "gone": 1}, ASKER)
+    assert [path for path, _ in files_again["value"]] == files
+    assert values[1 + FIELDS.index("prompt")]["value"] == "draft"
+
+
+def test_the_tab_says_what_is_wrong_and_can_be_used_again(tab: Any, tmp_path: Path) -> None:
+    for change in ({"prompt": ""}, {"sources": ["nobody"]}, {"sources": ["/etc/hostname"]}, {"sampler": "sde"}):
+        *_, end = tab.draw(ASKER, *asked(**change))
+        assert end[1].startswith("**")
+        assert "\n" not in end[1]
+        assert end[5]["interactive"] is True
+    path = pictures.save(Image.new("RGB", (2, 2)), tmp_path / "x.png", **{"studio.recipe": '{"magic": 1, "steps": 3}'})
+    said, emptied, *filled = tab.dropped(str(path), *asked())
+    assert "'magic': no setting of this version" in said
+    assert (emptied, dict(zip(FIELDS, filled, strict=True))["steps"]) == (None, 3)
