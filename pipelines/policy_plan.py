@@ -85,6 +85,10 @@ class Plan:
         steps = [sampling.advance(law, x[rows], t[rows], out[rows], still[rows]) for law, rows in found]
         return Again(tuple(groups), tuple(steps))
 
+    def finish(self, predict: Predict, x: Tensor, cond: Cond) -> Tensor:
+        """The clean latents of the last step from its states, with a graph: the path-wise gradient goes through it."""
+        return sampling.step(self.steps[-1], predict, x, cond).next
+
 
 @dataclass(frozen=True)
 class Again:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from studio.pipelines import sampling
 from studio.pipelines.guidance import cfg
 from studio.pipelines.guidance_hearing import hearing, hears
 from studio.pipelines.policy_plan import Plan, fresh
@@ -86,8 +85,3 @@ def shares(count: int, most: int) -> Iterator[int]:
     while count > 0:
         yield min(count, most)
         count -= most
-
-
-def finish(plan: Plan, predict: Predict, x: Tensor, cond: Cond) -> Tensor:
-    """The clean latents of the last step from its states, with a graph: what the path-wise gradient goes through."""
-    return sampling.step(plan.steps[-1], predict, x, cond).next

@@ -6,7 +6,6 @@ Every sampler keeps its state as what the network sees, so `Step.x` can be given
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
@@ -17,7 +16,7 @@ from studio.pipelines.guidance import cfg
 from studio.pipelines.guidance_hearing import hearing, hears
 from studio.pipelines.protocols import Backbone, Guidance
 from studio.pipelines.sampling_kinds import by_name, dance, ddim, euler, flow_euler, lcm, pcm, sde, tcd
-from studio.pipelines.sampling_steps import Generators, advance, normal, step, walk
+from studio.pipelines.sampling_steps import Generators, advance, evaluating, normal, step, walk
 from studio.pipelines.schedules_named import FEW, named, schedule
 
 __all__ = [
@@ -78,17 +77,3 @@ def sample(
                 x = step.next
             pictures = model.decode(x).div(2).add(0.5).clamp(0, 1)
         yield from pictures
-
-
-@contextmanager
-def evaluating(model: Backbone) -> Iterator[None]:
-    """Dropout off inside; afterwards every module is in the mode it was in."""
-    modules = [part for network in (model.net, *model.text_encoders.values()) for part in network.modules()]
-    modes = [part.training for part in modules]
-    try:
-        for part in modules:
-            part.training = False
-        yield
-    finally:
-        for part, mode in zip(modules, modes, strict=True):
-            part.training = mode

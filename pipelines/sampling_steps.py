@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from studio.pipelines.errors import UsageError
-from studio.pipelines.protocols import Cond, Predict, Step
+from studio.pipelines.protocols import Backbone, Cond, Predict, Step
 from studio.pipelines.schedules import Coefficients, Schedule
 
 Generators = Sequence[torch.Generator] | None
@@ -54,3 +55,17 @@ def normal(like: Tensor, generators: Generators) -> Tensor:
     """Standard normal noise, drawn on the CPU, each picture from its own generator."""
     drawn = randn_tensor(tuple(like.shape), generator=list(generators) if generators is not None else None)
     return drawn.to(like.device)
+
+
+@contextmanager
+def evaluating(model: Backbone) -> Iterator[None]:
+    """Dropout off inside; afterwards every module is in the mode it was in."""
+    modules = [part for network in (model.net, *model.text_encoders.values()) for part in network.modules()]
+    modes = [part.training for part in modules]
+    try:
+        for part in modules:
+            part.training = False
+        yield
+    finally:
+        for part, mode in zip(modules, modes, strict=True):
+            part.training = mode

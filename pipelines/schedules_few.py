@@ -1,7 +1,4 @@
-"""Schedules of distilled models as numbers: multistep consistency (LCM), TCD and phased (PCM) sampling.
-
-Distilled models know the timesteps of one grid, the last of each fiftieth unless the scheduler says otherwise.
-"""
+"""Schedules of distilled models as numbers: multistep consistency (LCM), TCD and phased (PCM) sampling."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from studio.pipelines.schedules import Coefficients, Schedule, clean_and_noise, 
 
 
 def grid(scheduler: Any) -> list[int]:
-    """The timesteps a model is distilled on, rising: 19, 39, ... 999 for 50 of 1000."""
+    """The only timesteps that a distilled model knows, rising: 19, 39, ... 999 for 50 of 1000."""
     count = scheduler.config.original_inference_steps
     stride = scheduler.config.num_train_timesteps // count
     return [stride * (i + 1) - 1 for i in range(count)]

@@ -26,10 +26,7 @@ def settings(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def counted(cells: Sequence[Cell], folder: Path | None) -> dict[str, Price]:
-    """By setting, the pictures and the network calls of a step; rehearsed once, then read from `folder`.
-
-    folder: None where nothing may be written.
-    """
+    """By setting, the pictures and the network calls of a step; rehearsed once, then read from `folder` if given."""
     known = read(folder / FILE) if folder else {}
     found: dict[str, Price] = {}
     for cell in settings(cells):

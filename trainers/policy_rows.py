@@ -68,7 +68,7 @@ def path(config: Any, studio: Studio, rollout: Rollout, rows: Tensor, scale: flo
     model, plan, drawn = studio.model, rollout.plan, rollout.drawn
     x = drawn.states[rows, len(plan.steps) - 1].to(model.device)
     prompts = [drawn.prompts[row] for row in rows.tolist()]
-    clean = policy_rollout.finish(plan, predict(config, studio), x, embed(model, studio.adapter, prompts))
+    clean = plan.finish(predict(config, studio), x, embed(model, studio.adapter, prompts))
     pictures = rewarded.pictures(model, clean, checkpointed=True)
     scored = studio.reward(pictures, prompts, studio.references or None, studio.memory, update=False)
     studio.memory[QUERIES] = studio.memory.get(QUERIES, 0) + len(pictures)

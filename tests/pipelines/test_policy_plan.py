@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from studio.pipelines import policy_plan, policy_rollout, sampling
+from studio.pipelines import policy_plan, sampling
 from studio.pipelines.errors import UsageError
 from studio.pipelines.policy_plan import Plan
 from studio.pipelines.policy_settings import Policy
@@ -186,7 +186,7 @@ def test_groups_of_rows_draw_noise_in_turn() -> None:
 def test_the_path_leads_to_the_finished_latents() -> None:
     plan = Plan.of(sampling.schedule(Toy(), "lcm", 4), path=True)
     states, _, clean = plan.play(bent, start(), COND, seeded(), 1, "mean")
-    assert torch.equal(policy_rollout.finish(plan, bent, states[:, -1], COND), clean)
+    assert torch.equal(plan.finish(bent, states[:, -1], COND), clean)
     model = like_sd()
     with pytest.raises(UsageError, match="pathwise: .*use 0"):
         Plan.of(sampling.schedule(model, "ddim", 4, eta=1.0), path=True)
