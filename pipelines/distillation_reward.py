@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from studio.pipelines import reward_loss
 from studio.pipelines.protocols import Backbone
 from studio.pipelines.rewards import Reward
 
@@ -32,4 +33,4 @@ def of(model: Backbone, reward: Reward | None, clean: Tensor, prompts: list[str]
     scored = reward(pictures.clamp(0, 1), prompts, memory=memory)
     seen = pictures.detach()
     clamped = ((seen < 0) | (seen > 1)).float().mean()
-    return Wished(scored.mean, {"clamped": clamped, **scored.numbers()}, scored.warnings)
+    return Wished(scored.mean, {"clamped": clamped, **reward_loss.numbers(scored)}, scored.warnings)

@@ -44,7 +44,8 @@ class Seen:
 @dataclass
 class Watch:
     """The guard at work. draw, measure_kl, references: as `Eye` has them; memory: the run's; prompts: held-out ones;
-    embedded: the pictures are of the studio's own small world; last: the step that the run ends with.
+    embedded: the pictures are of the studio's own small world; last: the step that the run ends with; learnt: the
+    prompts that the run learns on.
     """
 
     config: Guard
@@ -57,6 +58,7 @@ class Watch:
     references: Sequence[Tensor] | None = None
     embedded: bool = False
     last: int = 0
+    learnt: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)  # to be said with the next look
 
     @cached_property
@@ -91,9 +93,10 @@ class Watch:
 
     def introduction(self) -> str:
         """Who looks at what."""
-        by, prompts = ", ".join(self.eye.judges.weights) or "nobody", len(set(self.eye.shots[0]))
+        by, prompts = ", ".join(self.eye.judges.weights) or "nobody", set(self.eye.shots[0])
+        aside = "held-out prompts" if prompts - set(self.learnt) else "learnt prompts (prompts.held-out is empty)"
         return (
-            f"the guard looks at {self.config.pictures} pictures of {prompts} held-out prompts every "
+            f"the guard looks at {self.config.pictures} pictures of {len(prompts)} {aside} every "
             f"{self.config.every} steps: scored by {by}, diversity by {self.eye.variety.name}"
         )
 

@@ -26,9 +26,3 @@ class Scored:
     def mean(self) -> Tensor:
         """Over the good rows, with their graph; 0 where there are none."""
         return torch.where(self.good, self.value, 0.0).sum() / self.good.sum().clamp(min=1)
-
-    def numbers(self, prefix: str = "reward") -> dict[str, float]:
-        """The terms' means over the good rows, to be plotted, and the share of rows that could not be scored."""
-        good = self.good
-        found = {f"{prefix}/{name}": values[good].mean().item() for name, values in self.raw.items() if good.any()}
-        return found if good.all() else {**found, f"{prefix}/unscored": 1 - good.float().mean().item()}

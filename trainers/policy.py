@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from studio.pipelines import policy_rollout, policy_settings, policy_value, sampling
+from studio.pipelines import policy_rollout, policy_settings, policy_value, reward_loss, sampling
 from studio.pipelines.policy_plan import Plan
 from studio.pipelines.policy_rollout import Drawn
 from studio.pipelines.policy_value import Rollout
@@ -92,7 +92,8 @@ class Lessons:
             studio.doubts.append("no picture of a roll-out could be scored, and nothing was learnt from it")
         memory = studio.memory.setdefault(MEMORY, {})
         found = policy_value.valued(config, plan, whole, scored.value, scored.good, data.prompts, most, memory)
-        return replace(found, numbers=found.numbers | scored.numbers())
+        numbers = {name: float(value) for name, value in reward_loss.numbers(scored).items()}
+        return replace(found, numbers={**numbers, **found.numbers})
 
     def dealt(self, rollout: Rollout, generator: torch.Generator) -> Iterator[list[Callable[[], Rows]]]:
         """The losses of each optimizer step of a round, to be made when it is their turn."""

@@ -101,6 +101,7 @@ def watch(made: Studio) -> reward_guard.Watch:
     config, model = made.config, made.model
 
     def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        # without the noise of eta: previews and people draw so
         options = {"steps": config.sampler_steps, "guidance_scale": config.guidance_scale, "sampler": config.sampler}
         return torch.stack(list(sampling.sample(model, prompts, seeds, **options)))
 
@@ -112,4 +113,5 @@ def watch(made: Studio) -> reward_guard.Watch:
     return reward_guard.Watch(
         config.guard, made.reward, draw, distance if comparable else None, made.memory, made.adapter,
         prompts=made.data.held_out, references=made.references, embedded=made.data.embedded, last=config.steps,
+        learnt=made.data.prompts,
     )  # fmt: skip

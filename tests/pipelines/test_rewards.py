@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.pipelines import rewards_running
+from studio.pipelines import reward_loss, rewards_running
 from studio.pipelines.errors import DataError, UsageError
 from studio.pipelines.rewards import Reward, Rewards, build
 from tests.plugins import install
@@ -83,7 +83,8 @@ def test_it_is_the_weighted_sum_of_raw_numbers():
     torch.testing.assert_close(found.value, 2 * found.raw[BRIGHT] - 0.5 * found.raw[WORDS])
     torch.testing.assert_close(found.raw[BRIGHT], pictures(6, 16).mean((1, 2, 3)))
     assert found.good.all()
-    assert found.numbers() == {f"reward/{name}": values.mean().item() for name, values in found.raw.items()}
+    told = reward_loss.numbers(found)
+    assert {name: told[f"reward/{name}"] for name in found.raw} == {n: row.mean() for n, row in found.raw.items()}
 
 
 def test_less_is_better_counts_with_a_minus_once(gap: str):
@@ -187,7 +188,7 @@ def test_a_row_that_a_term_cannot_score_is_left_out_and_never_in_the_statistics(
     state = memory["reward"]
     assert (state[DARK]["count"], state[BRIGHT]["count"]) == (2, 3)
     assert state[DARK]["mean"] == pytest.approx(0.25)
-    assert found.numbers()["reward/unscored"] == 0.5
+    assert reward_loss.numbers(found)["unscored"] == 0.5
     torch.testing.assert_close(found.mean, found.value[found.good].mean())
     (gradient,) = torch.autograd.grad(found.mean, images)
     assert gradient.isfinite().all()
@@ -200,7 +201,7 @@ def test_nothing_to_score_is_no_number_and_no_gradient():
     found = reward(DARK, BRIGHT, differentiable=True)(images, ["a"] * 2, None, {})
     assert not found.good.any()
     assert found.mean.item() == 0
-    assert found.numbers() == {"reward/unscored": 1}
+    assert reward_loss.numbers(found)["unscored"] == 1
 
 
 def test_a_picture_of_nothing_does_not_change_its_prompts_diversity():
@@ -305,7 +306,7 @@ def test_a_term_without_gradient_is_refused_where_one_is_followed(term: str, adv
 SHARED = """
 import json, os, sys
 import torch
-from studio.pipelines import rewards_running
+from studio.pipelines import reward_loss, rewards_running
 
 child = os.fork()
 rank = 0 if child else 1

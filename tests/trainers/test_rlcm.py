@@ -161,7 +161,7 @@ def test_pictures_of_one_reward_teach_nothing() -> None:
 def test_pictures_without_a_reward_are_left_out() -> None:
     one = run("rlcm", reward="patchy", steps=2, weight_decay=0.0)
     ticks = list(one.ticks())
-    assert values(ticks, "reward/unscored") == [0.25, 0.25]
+    assert values(ticks, "unscored") == [0.25, 0.25]
     assert all(math.isfinite(value) for tick in ticks for value in tick.numbers.values())
     assert "a bird" not in one.memory["policy"]["rewards"]
     assert not any("could be scored" in text for tick in ticks for text in tick.warnings)
