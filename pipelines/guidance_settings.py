@@ -60,6 +60,13 @@ class Guiding(Part):
         moved = [name for name, field in fields.items() if getattr(self, name) != field.default]
         return [name for name in moved if name not in ("kind", *self.reads)]
 
+    def hears_negative(self, scale: float) -> bool:
+        """Whether a branch is told the negative prompt at a guidance scale: at 1 the prompt's own prediction is all."""
+        if self.kind != "combined":
+            return scale != 1
+        late = scale if self.late_scale is None else self.late_scale
+        return (self.window > 0 and scale != 1) or (self.window < 1 and late != 1)
+
     def without_adapter(self) -> Guiding:
         """What is left of it for the base model alone."""
         return Guiding(rescale=self.rescale)

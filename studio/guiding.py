@@ -19,26 +19,35 @@ from studio.pipelines.guidance_strength import acting
 from studio.pipelines.protocols import Backbone, Cond, Guidance
 
 CFG = Guiding()
+NONE = ("", "")  # no negative prompt
 
 
-def build(how: Guiding, model: Backbone, scale: float, references: Sequence[str], edit: Edit | None = None) -> Guidance:
+def build(
+    how: Guiding,
+    model: Backbone,
+    scale: float,
+    references: Sequence[str],
+    edit: Edit | None = None,
+    negative: tuple[str, str] = NONE,
+) -> Guidance:
     """The guidance for one batch of pictures, with the model's adapter as it runs now.
 
-    references: the base model's prompts, one per picture: without the words that only the adapter knows. Raises
-    UsageError where the adapter, or its absence, does not allow this kind.
+    references: the base model's prompts, one per picture: without the words that only the adapter knows. negative: in
+    the place of the empty prompt, and as the base model is told it. Raises UsageError where the adapter, or its
+    absence, does not allow this kind.
     """
-    adapter, change = model.adapter, edit or (lambda cond: cond)
+    adapter, change, (unwanted, by_base) = model.adapter, edit or (lambda cond: cond), negative
 
     def told(prompts: Sequence[str], strength: float = 1.0) -> Cond:
         with acting(adapter, strength):  # text encoders and tokens may have learned too
             return model.embed(prompts)
 
     if how.kind == "cfg":
-        made: Guidance = cfg(scale, told([""]), how.rescale)
+        made: Guidance = cfg(scale, told([unwanted]), how.rescale)
     elif how.kind == "personalization":
-        made = personalization(adapter, told([""], how.omega), scale, how.omega, how.rescale)
+        made = personalization(adapter, told([unwanted], how.omega), scale, how.omega, how.rescale)
     else:
-        base, empty = (told([""], 0), change(told(references, 0))), told([""])
+        base, empty = (told([by_base], 0), change(told(references, 0))), told([unwanted])
         if how.kind == "consistency":
             made = consistency(adapter, base, scale, how.w_con, how.rescale)
         elif how.kind == "rl":
@@ -59,13 +68,14 @@ def draw(
     how: Guiding = CFG,
     references: Sequence[str] | None = None,
     edit: Edit | None = None,
+    negative: tuple[str, str] = NONE,
     batch: int = 8,
     sampler: str = "auto",
 ) -> Iterator[Tensor]:
     """Pictures `[3, H, W]` in 0..1, as `sampling.sample` makes them, guided as `how` says.
 
-    references: the prompts as the base model is told them; None: the same. edit: of the prompts' embeddings. A network
-    that hears the guidance scale is told it, and not guided once more.
+    references: the prompts as the base model is told them; None: the same. edit: of the prompts' embeddings. negative:
+    as `build` takes it. A network that hears the guidance scale is told it, and not guided once more.
     """
     scale = 1.0 if hears(model) else guidance_scale
     said = list(prompts if references is None else references)
@@ -74,6 +84,6 @@ def draw(
     for first in range(0, len(prompts), batch):
         rows = slice(first, first + batch)
         with torch.no_grad(), sampling.evaluating(model):
-            guidance = build(how, model, scale, said[rows], edit)
+            guidance = build(how, model, scale, said[rows], edit, negative)
         options: dict[str, Any] = {"steps": steps, "batch": batch, "sampler": sampler, "guidance": guidance}
         yield from sampling.sample(model, prompts[rows], seeds[rows], guidance_scale=guidance_scale, **options)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from studio import guiding, pictures, sample_how
+from studio import guiding, pictures, sample_out
 from studio.pipelines import attention, backbone, conditioner, drawing, sampling
 from studio.pipelines.adapters import files, stacking
 from studio.pipelines.captioners.words import twin
 from studio.pipelines.drawing import Drawing
 from studio.pipelines.errors import ModelError, UsageError
+from studio.pipelines.guidance_hearing import hears
 from studio.pipelines.protocols import Adapter, Backbone
 from studio.precision import preferred
 from studio.sample_how import How
-from studio.store import Store
+from studio.sample_sources import checkpoint, file_of
+from studio.store import Run, Store
 
 Report = Callable[[str], None]
+Models = Callable[[str], Backbone]  # the base model of a name
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,26 @@ class Column:
         """The words of the first source that has any."""
         return next((one.words for one in self.sources if any(one.words.values())), self.sources[0].words)
 
-    def doubts(self, how: How) -> Iterator[str]:
-        """A line for each thing in which what is asked for is not what its files are made for."""
+    def told(self, prompt: str) -> tuple[str, str]:
+        """A prompt with its places filled, and as the base model knows it."""
+        said = self.words
+        filled = fill(prompt, said)
+        return filled, twin(filled, said.get("trigger", ""), said.get("class_word", ""))
+
+    def blanks(self, prompts: Sequence[str]) -> Iterator[str]:
+        """A line where prompts lose their noun; a trigger that nobody learned is no loss."""
+        if not self.words.get("class_word") and any("{class_word}" in prompt for prompt in prompts):
+            yield f"{self.label}: no class word is known, {{class_word}} is left out; write it instead"
+
+    def doubts(self, how: How, heard: bool = False) -> Iterator[str]:
+        """A line for each thing in which what is asked for is not what its files are made for.
+
+        heard: the network hears the guidance scale, and is not guided from outside.
+        """
+        guided = how.guidance if self.adapted else how.guidance.without_adapter()
+        if how.negative.strip() and not guided.hears_negative(1.0 if heard else self.drawing.guidance_scale):
+            why = "its network has the guidance inside" if heard else "guidance scale 1 asks for the prompt alone"
+            yield f"{self.label}: --negative is not heard, for {why}" + ("" if heard else "; raise --guidance-scale")
         for source in self.sources:
             if said := drawing.differing(source.label, source.own, self.drawing):
                 yield said
@@ -79,14 +101,24 @@ class Column:
             )
 
 
-def find(name: str, model: str, runs: Path) -> Source:
-    """A run's exported adapter, an adapter file, "lcm:embedded", or "base" for the model without one.
+def base_model(name: str) -> Backbone:
+    """The base model of a name, on the best device here. Raises as `backbone.load`."""
+    loaded = backbone.load(name, *preferred())
+    attention.install(loaded.net, "auto")
+    return loaded
 
-    Raises UsageError for a name that is none of these, ModelError when a file does not say its model or is damaged.
+
+def find(name: str, model: str, runs: Path, models: Models = base_model) -> Source:
+    """A run's exported adapter, its checkpoint (RUN@STEP), an adapter file, "lcm:embedded", or "base" without one.
+
+    models: of the base model that a checkpoint is put into, to be written as a file. Raises UsageError for a name that
+    is none of these, ModelError when a file does not say its model or is damaged.
     """
-    file = sample_how.file_of(name, runs)
+    if (at := checkpoint(name, runs)) is not None:
+        return saved(*at, model, models)
+    file = file_of(name, runs)
     if file is None:
-        return Source("base", None, model or "embedded", {})
+        return Source("base", None, model or "embedded", words({}))
     header = files.header(file)
     own = drawing.read(header, file)
     if drawing.place(name).is_file():
@@ -97,6 +129,15 @@ def find(name: str, model: str, runs: Path) -> Source:
         return Source(label, file, base, words(header), own)
     run = Store(runs).open(name)
     return Source(run.name, file, model or run.summary()["model"] or "embedded", words(header), own)
+
+
+def saved(run: Run, step: int, model: str, models: Models) -> Source:
+    """A run's checkpoint. Raises as `sample_checkpoint.adapter_file`."""
+    from studio.sample_checkpoint import adapter_file  # the training's engine: not for every picture
+
+    file = adapter_file(run, step, models)
+    header = files.header(file)
+    return Source(f"{run.name}@{step}", file, model or header["base_model"], words(header), drawing.read(header, file))
 
 
 def words(header: dict[str, str]) -> dict[str, str]:
@@ -112,12 +153,14 @@ def fill(prompt: str, said: dict[str, str]) -> str:
 
 
 def columns(found: Sequence[Source], how: How) -> list[Column]:
-    """A column for each source; several strengths: one column of all of them together.
+    """A column for each source; several strengths: one column of all of them together. `base` has the others' class.
 
     Raises UsageError for sources of different models, or samplers, that would be together.
     """
     if len(how.strengths) == 1:
-        return [Column((one,), how.strengths, how.drawing(one.own)) for one in found]
+        known = next((one.words["class_word"] for one in found if one.words.get("class_word")), "")
+        named = [one if one.file else replace(one, words={"trigger": "", "class_word": known}) for one in found]
+        return [Column((one,), how.strengths, how.drawing(one.own)) for one in named]
     if len(bases := list(dict.fromkeys(one.model for one in found))) > 1:
         raise UsageError(f"adapters of {bases[0]} and of {bases[1]} cannot be drawn together: give --model")
     own = drawing.together([(one.label, one.own) for one in found], how.sampler)
@@ -144,11 +187,15 @@ def sample(
         raise UsageError("sample needs a run or an adapter file, and --prompt")
     manner = How(**how)
     manner.check(sources)
-    sample_how.check(seed, n, out)
+    sample_out.check(seed, n, out)
     wanted = [(prompt, seed + i) for prompt in prompts for i in range(n)]
-    asked = columns([find(name, model, runs) for name in sources], manner)
-    loaded = models(asked)
-    said = [*manner.doubts(prompts), *(doubt for column in asked for doubt in column.doubts(manner))]
+    models = functools.cache(base_model)
+    asked = columns([find(name, model, runs, models) for name in sources], manner)
+    said = [*manner.doubts(prompts)]
+    for column in asked:
+        loaded = models(column.model)
+        sampling.by_name(loaded, column.drawing.sampler)
+        said += [*column.doubts(manner, bool(hears(loaded))), *column.blanks([*prompts, manner.negative])]
     for doubt in dict.fromkeys(said):
         report(doubt)
     drawn: dict[str, list[Image.Image]] = {}
@@ -156,23 +203,12 @@ def sample(
         texts = [fill(prompt, column.words) for prompt, _ in wanted]
         label = column.label if column.adapted or manner.guidance.kind == "cfg" else f"{column.label} (cfg)"
         label = label if label not in drawn else f"{label} ({len(drawn) + 1})"
-        drawn[label] = draw(loaded[column.model], column, texts, [s for _, s in wanted], manner)
+        drawn[label] = draw(models(column.model), column, texts, [s for _, s in wanted], manner)
     captions = [f"{prompt}  (seed {number})" for prompt, number in wanted]
     alone = len(wanted) == 1 and len(drawn) == 1
     sheet = next(iter(drawn.values()))[0] if alone else pictures.grid(drawn, captions)
     about = {"prompt": " | ".join(prompts), "seed": seed, "sources": ", ".join(sources)}
     return pictures.save(sheet, out, **about, **manner.about(), **together(asked))
-
-
-def models(asked: Sequence[Column]) -> dict[str, Backbone]:
-    """The base models by name. Raises UsageError for a column whose sampler is not its model's."""
-    loaded: dict[str, Backbone] = {}
-    for column in asked:
-        if column.model not in loaded:
-            loaded[column.model] = backbone.load(column.model, *preferred())
-            attention.install(loaded[column.model].net, "auto")
-        sampling.by_name(loaded[column.model], column.drawing.sampler)
-    return loaded
 
 
 def together(asked: Sequence[Column]) -> dict[str, object]:
@@ -184,8 +220,7 @@ def together(asked: Sequence[Column]) -> dict[str, object]:
 
 def draw(model: Backbone, column: Column, prompts: list[str], seeds: list[int], how: How) -> list[Image.Image]:
     """One column's pictures; the model is left as it was."""
-    said, own = column.words, column.drawing
-    references = [twin(prompt, said.get("trigger", ""), said.get("class_word", "")) for prompt in prompts]
+    own, references = column.drawing, [column.told(prompt)[1] for prompt in prompts]
     with ExitStack() as after:
         after.enter_context(torch.no_grad())
         adapter, strength = load(model, column, after)
@@ -194,7 +229,7 @@ def draw(model: Backbone, column: Column, prompts: list[str], seeds: list[int], 
         edit = conditioner.decor(model, how.removed, how.decor_strength) if how.removed else None
         drawn = guiding.draw(
             model, prompts, seeds, steps=own.steps, guidance_scale=own.guidance_scale, sampler=own.sampler,
-            how=guidance, references=references, edit=edit,
+            how=guidance, references=references, edit=edit, negative=column.told(how.negative),
         )  # fmt: skip
         return [pictures.image(picture) for picture in drawn]
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from studio.pipelines import drawing
-from studio.pipelines.confine import permitted
 from studio.pipelines.drawing import Drawing
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_settings import Guiding
-
-ADAPTER = "adapter.safetensors"
 
 
 @dataclass(frozen=True)
@@ -23,7 +18,7 @@ class How:
 
     sampler "", steps and guidance_scale 0: what an adapter's file is made for, else the usual. strength: one for all
     columns, or one for each source, which then are in one model. decor: words whose share in the prompts is removed,
-    texts parted by commas.
+    texts parted by commas. negative: what takes the empty prompt's place in the guidance.
     """
 
     sampler: str = ""
@@ -33,6 +28,7 @@ class How:
     guidance: Guiding = Guiding()
     decor: str = ""
     decor_strength: float = 1.0
+    negative: str = ""
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -52,7 +48,8 @@ class How:
         """What a picture's header says of it, beside sampler, steps and guidance scale."""
         said: dict[str, object] = {"strength": ", ".join(str(float(one)) for one in self.strengths)}
         said["guidance"] = self.guidance.said()
-        return said | ({"decor": self.decor, "decor_strength": self.decor_strength} if self.decor else {})
+        said |= {"decor": self.decor, "decor_strength": self.decor_strength} if self.decor else {}
+        return said | ({"negative": self.negative} if self.negative else {})
 
     def check(self, sources: Sequence[str]) -> None:
         """UsageError for numbers that mean nothing, and for strengths that are not the sources'."""
@@ -84,35 +81,3 @@ class How:
         for text in self.removed:
             if not any(text.lower() in prompt for prompt in said):
                 yield f"--decor: no prompt says {text!r}; what the prompts share with it is removed all the same"
-
-
-def check(seed: int, n: int, out: Path) -> None:
-    """UsageError for what would fail only after everything was drawn, or lies where it may not."""
-    permitted(out, "--out")
-    if seed + n >= 2**63:
-        raise UsageError(f"--seed {seed}: should be less than 2^63")
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise UsageError(f"--out {out}: should be a file that ends in .png")
-    place = next(parent for parent in out.absolute().parents if parent.exists())
-    if not os.access(place, os.W_OK) or not place.is_dir():
-        raise UsageError(f"--out {out}: {place} cannot be written to")
-
-
-def file_of(name: str, runs: Path) -> Path | None:
-    """The adapter file that a source names: itself, a run's, or the one that comes with the studio; None for `base`.
-
-    Raises UsageError for a name that is none of these.
-    """
-    if name == "base":
-        return None
-    path = drawing.place(name)
-    if path.is_file():
-        return path
-    if name == drawing.EMBEDDED:
-        raise UsageError(f"{name}: {path} is not there; install the studio again")
-    from studio.store import Store
-
-    run = Store(runs).open(name)
-    if not (run.folder / ADAPTER).is_file():
-        raise UsageError(f"the run '{run.name}' has no {ADAPTER} yet: `studio train` of its run.toml goes on with it")
-    return run.folder / ADAPTER

@@ -65,9 +65,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def sample(*words: str) -> Any:
+def sample(*words: str, prompt: str = "a red {trigger} {class_word}") -> Any:
     """The pixels and the header of one picture of `studio sample`."""
-    fixed = ["--prompt", "a red {trigger} {class_word}", "--n", "1", "--out", "one.png", "--model", "toy"]
+    fixed = ["--prompt", prompt, "--n", "1", "--out", "one.png", "--model", "toy"]
     assert cli.run(["sample", *words, *fixed]) == 0
     return seen(Path("one.png"))
 
@@ -231,11 +231,12 @@ def test_each_column_is_drawn_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch)
         return plain(columns, captions)
 
     monkeypatch.setattr(pictures, "grid", grid)
-    _, about = sample(str(few), "base")
+    _, about = sample(str(few), "base", prompt="a red cat")
     assert about["drawn"] == "few: lcm, 4 steps, guidance 1; base: auto, 25 steps, guidance 5"
     assert "sampler" not in about
     columns = dict(shown)
-    for label, alone in (("few", sample(str(few))[0]), ("base", sample("base")[0])):
+    for label, source in (("few", str(few)), ("base", "base")):
+        alone, _ = sample(source, prompt="a red cat")
         assert np.array_equal(np.asarray(columns[label][0], np.float32), alone)
 
 
@@ -388,10 +389,10 @@ def test_guidance_that_draws_the_base_model_in_few_steps_is_doubted_unless_it_is
     assert "rl guidance draws the base model in 4 steps too" in capfd.readouterr().err
     assert np.array_equal(end, sample(few)[0])
     capfd.readouterr()
-    found, _ = sample(reward, few, "--strength", "1", "1", *words, "2")
+    found, _ = sample(reward, few, "--strength", "1", "1", *words, "2", prompt="a red {trigger}")
     assert capfd.readouterr().err == ""
-    base, _ = sample(reward, few, "--strength", "1", "1", *words, "0")
-    below, _ = sample(reward, few, "--strength", "0", "1")
+    base, _ = sample(reward, few, "--strength", "1", "1", *words, "0", prompt="a red {trigger}")
+    below, _ = sample(reward, few, "--strength", "0", "1", prompt="a red {trigger}")
     assert np.abs(base - below).max() <= 1
     assert np.abs(found - base).max() > 1
 

@@ -16,7 +16,9 @@ from studio.commands.form import parse
 from studio.mistakes import message, nearest
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_settings import KINDS, Guiding
-from studio.sample_how import How, check, file_of
+from studio.sample_how import How
+from studio.sample_out import check
+from studio.sample_sources import check as check_source
 
 SHORT = {"guidance": "guidance.kind"} | {name: f"guidance.{name}" for name in Guiding.model_fields if name != "kind"}
 
@@ -26,9 +28,11 @@ class Options:
     """Make pictures with a run or an adapter file, beside the base model's, in one grid."""
 
     sources: tyro.conf.Positional[tuple[str, ...]]
-    """Runs or adapter files; lcm:embedded is the few-step adapter that comes with the studio."""
+    """Runs, their checkpoints (RUN@STEP, RUN@latest), adapter files; lcm:embedded is the studio's own of few steps."""
     prompt: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """What to draw; may be given several times. {trigger} and {class_word} are filled in."""
+    negative: str = ""
+    """What not to draw, in the place of the empty prompt; not heard at guidance scale 1 (most few-step adapters)."""
     seed: int = 0
     """Seed of the first picture; the next ones count up."""
     n: int = 4
@@ -68,7 +72,7 @@ def main(args: list[str]) -> int:
     How(**{field.name: values[field.name] for field in fields(How)}).check(options.sources)
     check(options.seed, options.n, options.out)
     for source in options.sources:
-        file_of(source, options.runs)
+        check_source(source, options.runs)
     from studio.sample import sample  # torch: after all that can be refused without it
 
     print(sample(list(values.pop("sources")), list(values.pop("prompt")), report=say, **values))

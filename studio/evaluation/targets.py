@@ -10,6 +10,7 @@ from studio.config import RunConfig, flat
 from studio.evaluation.records import Source
 from studio.pipelines.errors import UsageError
 from studio.sample import find
+from studio.sample_sources import checkpoint
 from studio.store import Run
 
 
@@ -51,7 +52,8 @@ def targets(
         if not any(words.values()):
             raise UsageError(f"{name} does not say what it learned: give --class-word, and --trigger if it has one")
         run = Run(one.file.parent) if (one.file.parent / "run.toml").is_file() else None
-        place = data or trained_on(run)
+        kept = checkpoint(name, runs)
+        place = data or trained_on(kept[0] if kept else run)
         for strength in strengths:
             label = one.label if strength == 1 else f"{one.label} @ {strength:g}"
             label = unused(label, [target.source.label for target in found])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from studio import checkpoints
 from studio.pipelines import drawing
 from studio.pipelines.errors import UsageError
-from studio.sample_how import ADAPTER, file_of
+from studio.sample_sources import ADAPTER, AT, checkpoint, file_of
 from studio.store import NAME, Run, Store
 from studio.ui.place import Place
 from studio.ui.recipes import BASE, Recipe, made
 
-AT = re.compile(rf"(?P<run>{NAME.pattern})@(?P<step>\d{{1,18}}|latest)")
 DETAILED = 20  # newest runs whose checkpoints are listed; those of others can be typed
 FIXED = (("the base model alone", BASE), ("few steps (lcm:embedded)", drawing.EMBEDDED))
 
@@ -33,22 +31,6 @@ def of_run(run: Run, detailed: bool = True) -> Iterator[tuple[str, str]]:
             yield f"{run.name}, step {step}", f"{run.name}@{step}"
 
 
-def checkpoint(name: str, runs: Path) -> tuple[Run, int] | None:
-    """The run and the step that RUN@STEP or RUN@latest names; None for a name of another form. Raises UsageError."""
-    if not (match := AT.fullmatch(name)):
-        return None
-    run = Run((runs / match["run"]).absolute())
-    if not run.config_file.is_file():
-        run = Store(runs).open(match["run"])
-    known = list(checkpoints.steps(run.checkpoints))
-    if not known:
-        raise UsageError(f"{name}: the run has no checkpoint yet; --save-every says how often one is made")
-    step = known[-1] if match["step"] == "latest" else int(match["step"])
-    if step not in known:
-        raise UsageError(f"{name}: the run has no checkpoint of that step; it has {', '.join(map(str, known[-12:]))}")
-    return run, step
-
-
 def confined(recipe: Recipe, place: Place) -> Recipe:
     """The recipe with the full paths of its files. Raises UsageError for a source that is not there or not allowed."""
     return made(
@@ -60,7 +42,10 @@ def confined(recipe: Recipe, place: Place) -> Recipe:
 
 def source(name: str, place: Place) -> str:
     """A source as `studio sample` takes it, which the visitor may use. Raises UsageError."""
-    if name in (BASE, drawing.EMBEDDED) or checkpoint(name, place.runs):
+    if name in (BASE, drawing.EMBEDDED):
+        return name
+    if (at := AT.fullmatch(name)) and NAME.fullmatch(at["run"]):  # a run of theirs, never one by its path
+        checkpoint(name, place.runs)
         return name
     if NAME.fullmatch(name) and (place.runs / name / "run.toml").is_file():
         file_of(name, place.runs)

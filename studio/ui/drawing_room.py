@@ -54,6 +54,7 @@ class Room:
         self._name = ""
         self._model: Backbone | None = None
         self._later: threading.Timer | None = None
+        self._leave = False  # a training waits for the GPU
 
     @property
     def loaded(self) -> str:
@@ -99,16 +100,25 @@ class Room:
             self._alone.release()
         return True
 
+    def make_way(self) -> bool:
+        """For a training that begins: a model on a GPU leaves it, now or when the drawing at work ends; whether it did.
+
+        One in ordinary memory stays for the next drawing, until it has been idle for long.
+        """
+        model = self._model
+        if model is None or model.device.type == "cpu":
+            return False
+        self._leave = True
+        return self.release()
+
     def model(self, name: str) -> Backbone:
         """The base model of a name, loaded unless it is there. For whoever draws. Raises as `backbone.load`."""
-        from studio.pipelines import attention, backbone
-        from studio.precision import preferred
+        from studio.sample import base_model
 
         if self._model is None or self._name != name:
             self._forget()
-            loaded = backbone.load(name, *preferred())
-            attention.install(loaded.net, "auto")
-            self._name, self._model = name, loaded
+            self._model = base_model(name)
+            self._name = name
         return self._model
 
     def _work(self, recipes: Sequence[Recipe], runs: Path, stop: threading.Event, tell: Callable[[Any], None]) -> None:
@@ -129,6 +139,8 @@ class Room:
             tell(error)
         finally:
             self._alone.release()
+            if self._leave:
+                self.release()
             self._rest()  # only now: a short rest would find the room still taken
             tell(None)
 
@@ -151,8 +163,11 @@ class Room:
 
     def _forget(self) -> None:
         """The model is not held any more."""
-        self._name, self._model = "", None
+        self._name, self._model, self._leave = "", None, False
         gc.collect()
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+ROOM = Room()  # one for the whole server: the model's memory is

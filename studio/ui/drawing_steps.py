@@ -6,21 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from studio import guiding, pictures, sample
-from studio.pipelines import conditioner, drawing, sampling
-from studio.pipelines.adapters import files
-from studio.pipelines.captioners.words import twin
+from studio.pipelines import conditioner, sampling
 from studio.pipelines.guidance_hearing import hearing, hears
-from studio.pipelines.protocols import Backbone, Cond
-from studio.sample import Column, Source
-from studio.ui.checkpoint_files import adapter_file
-from studio.ui.drawable import checkpoint
+from studio.pipelines.protocols import Backbone
+from studio.sample import Column, Models
 from studio.ui.drawing_room import Drawn, Frame
 from studio.ui.recipes import Recipe
 
@@ -28,38 +23,11 @@ BATCH = 4  # pictures drawn at once
 EARLY = 5  # estimates shown on the way to a picture
 PAUSE = 0.2  # seconds between two frames
 
-Models = Callable[[str], Backbone]
-
-
-class Told:
-    """A model as guidance asks it: in the place of the empty prompt it hears the negative one."""
-
-    def __init__(self, model: Backbone, negative: str) -> None:
-        self._model, self._negative = model, negative
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def embed(self, prompts: Sequence[str]) -> Cond:
-        """As the model's own."""
-        return self._model.embed([prompt or self._negative for prompt in prompts])
-
 
 def column(recipe: Recipe, runs: Path, models: Models) -> Column:
     """A recipe's sources with what their files say. Raises as `sample.find`, and for samplers that do not fit."""
-    found = [source(name, recipe.model, runs, models) for name in recipe.sources]
+    found = [sample.find(name, recipe.model, runs, models) for name in recipe.sources]
     return sample.columns(found, recipe.how())[0]
-
-
-def source(name: str, model: str, runs: Path, models: Models) -> Source:
-    """A source of `studio sample`, or a checkpoint. Raises as `sample.find`."""
-    if (at := checkpoint(name, runs)) is None:
-        return sample.find(name, model, runs)
-    run, step = at
-    file = adapter_file(run, step, models)
-    header = files.header(file)
-    label, own = f"{run.name}@{step}", drawing.read(header, file)
-    return Source(label, file, model or header["base_model"], sample.words(header), own)
 
 
 def frames(recipes: Sequence[Recipe], runs: Path, models: Models, stopped: Callable[[], bool]) -> Iterator[Frame]:
@@ -68,11 +36,13 @@ def frames(recipes: Sequence[Recipe], runs: Path, models: Models, stopped: Calla
     for number, recipe in enumerate(recipes):
         groups.setdefault(likeness(recipe), []).append(number)
     known = {key: column(key, runs, models) for key in groups}
-    notes, bases = tuple(doubts(recipes, known)), list(dict.fromkeys(here.model for here in known.values()))
+    notes, bases = removed(recipes), list(dict.fromkeys(here.model for here in known.values()))
     done: dict[int, Drawn] = {}
     last = time.monotonic() - PAUSE
     for key, numbers in sorted(groups.items(), key=lambda pair: bases.index(known[pair[0]].model)):
         here = known[key]
+        blanks = here.blanks([key.negative, *(recipes[number].prompt for number in numbers)])
+        notes = tuple(dict.fromkeys([*notes, *here.doubts(key.how(), bool(hears(models(here.model)))), *blanks]))
         for first in range(0, len(numbers), BATCH):
             these = numbers[first : first + BATCH]
             chosen = [recipes[number] for number in these]
@@ -112,11 +82,9 @@ def likeness(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"prompt": "", "seed": 0})
 
 
-def doubts(recipes: Sequence[Recipe], known: dict[Recipe, Column]) -> Iterator[str]:
-    """Each thing in which what is asked for is not what the adapters are made for, once."""
-    said = (doubt for key, here in known.items() for doubt in here.doubts(key.how()))
-    removed = (doubt for one in recipes for doubt in one.how().doubts([one.prompt]))
-    yield from dict.fromkeys([*said, *removed])
+def removed(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    """Each doubt about words to be removed, once."""
+    return tuple(dict.fromkeys(doubt for one in recipes for doubt in one.how().doubts([one.prompt])))
 
 
 def batch(model: Backbone, here: Column, recipes: Sequence[Recipe]) -> Iterator[tuple[int, list[Image.Image]]]:
@@ -133,12 +101,11 @@ def batch(model: Backbone, here: Column, recipes: Sequence[Recipe]) -> Iterator[
         fast = guidance.kind == "cfg" and model.dtype == torch.float32
         after.enter_context(sample.acting(adapter, strength, fast))
         after.enter_context(sampling.evaluating(model))
-        prompts = [sample.fill(recipe.prompt, here.words) for recipe in recipes]
-        said = [twin(prompt, here.words.get("trigger", ""), here.words.get("class_word", "")) for prompt in prompts]
+        prompts, said = zip(*(here.told(recipe.prompt) for recipe in recipes), strict=True)
         edit = conditioner.decor(model, how.removed, how.decor_strength) if how.removed else None
         scale = 1.0 if hears(model) else own.guidance_scale
-        asked: Any = Told(model, recipes[0].negative)
-        guide, listen = guiding.build(guidance, asked, scale, said, edit), hearing(model, own.guidance_scale)
+        guide = guiding.build(guidance, model, scale, said, edit, here.told(how.negative))
+        listen = hearing(model, own.guidance_scale)
         cond, generators = model.embed(prompts), sampling.seeded([recipe.seed for recipe in recipes])
         x = sampling.start(model, generators)
         steps = walker(model, guide(listen(model.predict)), x, cond, own.steps, generators=generators)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from studio.pipelines.errors import StudioError
 from studio.ui import grids
 from studio.ui.drawable import portable
 from studio.ui.drawing_room import Drawn
+from studio.ui.drawn_files import NAME, free, stamp
 from studio.ui.grids import Axis
 from studio.ui.place import Place
 from studio.ui.recipe_reading import texts
 from studio.ui.recipes import AXES, KEY, Recipe
-
-NAME = ".pictures"
 
 
 @dataclass(frozen=True)
@@ -49,32 +47,18 @@ def keep_sheets(recipe: Recipe, axes: Sequence[Axis], drawn: Sequence[Drawn | No
 
 
 def caption(recipe: Recipe) -> str:
-    """What stands under a picture: who drew it, how, from which seed."""
+    """What stands under a picture: from which seed, who drew it, how. The seed first: on a phone the end is cut off."""
     who = " + ".join(
         name if strength == 1 else f"{name} at {strength:g}"
         for name, strength in zip(recipe.sources, recipe.each, strict=True)
     )
     guided = "" if recipe.guidance.plain else f", {recipe.guidance.said()}"
-    return f"{who}, seed {recipe.seed}{guided}"
+    return f"seed {recipe.seed}: {who}{guided}"
 
 
 def heading(names: Sequence[str], title: str) -> str:
     """What stands under a sheet: along what it runs, and where on the Z axis it is."""
     return f"grid: {' x '.join(names)}{f', {title}' if title else ''}"
-
-
-def stamp() -> str:
-    """Now, as the beginning of a file's name: names sort by time."""
-    return f"{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"
-
-
-def free(folder: Path, name: str) -> Path:
-    """A file that is not there yet."""
-    number, path = 1, folder / f"{name}.png"
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}.png"
-    return path
 
 
 def recent(place: Place, most: int = 40) -> list[Kept]:

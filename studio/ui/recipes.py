@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -42,7 +43,7 @@ class Recipe(Part):
         str, Field(max_length=2000, description="What to draw; {trigger} and {class_word} are filled")
     ] = ""
     negative: Annotated[
-        str, Field(max_length=2000, description="What not to draw; networks of few steps ignore it")
+        str, Field(max_length=2000, description="What not to draw; not heard at guidance scale 1 (few steps)")
     ] = ""
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of the noise; the next pictures count up")] = 0
     sampler: Annotated[
@@ -72,7 +73,7 @@ class Recipe(Part):
 
     def how(self) -> How:
         """How it is drawn, as `studio sample` says it."""
-        same = ("sampler", "steps", "guidance_scale", "guidance", "decor", "decor_strength")
+        same = ("sampler", "steps", "guidance_scale", "guidance", "decor", "decor_strength", "negative")
         strength = self.each if len(self.sources) > 1 else self.each[0]
         return How(strength=strength, **{name: getattr(self, name) for name in same})
 
@@ -85,7 +86,7 @@ class Recipe(Part):
     def about(self) -> dict[str, object]:
         """The text chunks of its PNG: the recipe as JSON, and the same in words."""
         said: dict[str, object] = {"prompt": self.prompt, "seed": self.seed, "sources": ", ".join(self.sources)}
-        same = ("negative", "sampler", "steps", "guidance_scale", "model")
+        same = ("sampler", "steps", "guidance_scale", "model")
         said |= {name: value for name in same if (value := getattr(self, name))} | self.how().about()
         return said | {KEY: json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)}
 
@@ -108,18 +109,22 @@ def only_read(guidance: Guiding) -> Guiding:
     return Guiding.model_validate(kept)
 
 
-def command(recipe: Recipe, n: int = 1) -> str:
-    """The `studio sample` command that draws the same; above it, a comment for each thing that only the page knows."""
-    standard, words = Recipe(), ["studio", "sample", *recipe.sources, "--prompt", recipe.prompt]
+def command(recipe: Recipe, n: int = 1, runs: Path | None = None) -> str:
+    """The `studio sample` command that draws the same. runs: the folder of the runs, where it is not ./runs."""
+    standard, words = Recipe(), ["studio", "sample", *recipe.sources, *flag("prompt", recipe.prompt)]
     words += ["--seed", str(recipe.seed), "--n", str(n)]
     if recipe.each != (1.0,):
         words += ["--strength", *(f"{one:g}" for one in recipe.each)]
-    for name in ("sampler", "steps", "guidance_scale", "decor", "decor_strength", "model"):
-        if getattr(recipe, name) != getattr(standard, name):
-            words += [f"--{name.replace('_', '-')}", str(getattr(recipe, name))]
+    for name in ("negative", "sampler", "steps", "guidance_scale", "decor", "decor_strength", "model"):
+        if (value := getattr(recipe, name)) != getattr(standard, name):
+            words += flag(name, value)
     for name in ("kind", *recipe.guidance.reads):
         if (value := getattr(recipe.guidance, name)) != getattr(standard.guidance, name):
-            words += [f"--guidance{'' if name == 'kind' else '.' + name.replace('_', '-')}", str(value)]
-    own = {"the negative prompt": recipe.negative, "RUN@STEP": any("@" in name for name in recipe.sources)}
-    said = [f"# {name} is known to the page only: studio sample does not take it\n" for name, has in own.items() if has]
-    return "".join([*said, shlex.join(words)])
+            words += flag("guidance" if name == "kind" else f"guidance.{name}", value)
+    return shlex.join([*words, *(flag("runs", runs) if runs else ())])
+
+
+def flag(name: str, value: object) -> list[str]:
+    """A setting as words; as one where its text would be taken for a flag."""
+    word, text = f"--{name.replace('_', '-')}", str(value)
+    return [f"{word}={text}"] if text.startswith("-") else [word, text]

@@ -33,7 +33,7 @@ def wish(values: Mapping[str, Any]) -> Wish:
     recipe, axes = recipe_of(values), axes_of(values)
     if axes:
         return Wish(recipe, tuple(axes), tuple(cells(recipe, axes)))
-    count = int(values.get("n") or 1)
+    count = int(1 if values.get("n") in (None, "") else values["n"])
     if not 1 <= count <= MOST:
         raise UsageError(f"pictures = {count}: should be from 1 to {MOST}")
     recipe.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import gradio as gr
 from gradio.context import Context
 
 from studio.pipelines.errors import StudioError
-from studio.ui import drawable, drawn, recipe_reading, sample_form
+from studio.ui import drawable, drawn, drawn_files, recipe_reading, sample_form
 from studio.ui import tab_sample_parts as parts
-from studio.ui.drawing_room import Frame, Room
+from studio.ui.drawing_room import ROOM, Frame
 from studio.ui.place import Place, Where
 from studio.ui.recipes import Recipe, command
 from studio.ui.sample_form import FIELDS, Wish
@@ -21,7 +22,13 @@ from studio.ui.tab_answers import BUSY, QUIET, told
 from studio.ui.words import EMPTY, shown
 
 LEND = 120  # seconds of a GPU for one drawing on ZeroGPU
-ROOM = Room()  # one for the whole server: the model's memory is
+DRAFT = "studio-sample-draft"  # in the browser: the fields. Not gr.BrowserState: in a tab not yet seen that is empty
+KEEP = f"""(...values) => {{
+  const names = {json.dumps(FIELDS)};
+  const draft = Object.fromEntries(names.map((name, place) => [name, values[place]]));
+  if (window.studioSample) localStorage.setItem('{DRAFT}', JSON.stringify(draft));  // not the fields as they are built
+}}"""
+KEPT = f"() => {{ try {{ return JSON.parse(localStorage.getItem('{DRAFT}')) ?? {{}}; }} catch {{ return {{}}; }} }}"
 
 
 class Tab:
@@ -29,8 +36,7 @@ class Tab:
 
     def __init__(self, place: Where) -> None:
         self.place, self.frames = place, on_gpu(LEND)(ROOM.draw)
-        self.kept = gr.BrowserState({}, storage_key="studio-sample", secret="studio-sample")  # a draft, nothing secret
-        self.chosen, self.files = gr.State(""), gr.State([])
+        self.chosen, self.files, self.kept = gr.State(""), gr.State([]), gr.JSON(visible=False)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 found = parts.sources() | parts.words() | parts.numbers() | parts.manner() | parts.grid()
@@ -57,50 +63,56 @@ class Tab:
         self.pictures.select(told(self.choose), self.files, [self.chosen, self.again, self.command], **QUIET)
         self.again.click(told(self.restore), [self.chosen, *form], [self.said, *form], **BUSY)
         self.drop.upload(told(self.dropped), [self.drop, *form], [self.said, self.drop, *form], **BUSY)
-        gr.on([field.change for field in form], draft, form, self.kept, trigger_mode="always_last", **QUIET)
+        gr.on([field.change for field in form], None, form, None, js=KEEP, **QUIET)
         self.fields["sources"].focus(told(self.choices), None, self.fields["sources"], **QUIET)
         if Context.root_block is not None:
-            Context.root_block.load(told(self.arrive), self.kept, [*gallery, *form], **QUIET)
+            there = [self.said, *gallery, *form]
+            opened = Context.root_block.load(told(self.arrive), self.kept, there, js=KEPT, **QUIET)
+            opened.then(None, js="() => { window.studioSample = true; }", **QUIET)
 
     def draw(self, request: gr.Request, *values: Any) -> Iterator[Any]:
         """Frame by frame: the bar, what is said, estimates, pictures, and the buttons."""
         keep, busy = [gr.skip()] * 2, [gr.update(interactive=False), gr.update(interactive=True)]
         idle, visitor = [gr.update(interactive=True), gr.update(interactive=False)], str(request.session_hash or "")
-        end, seen = Frame(""), 0
+        end, seen, gone = Frame(""), 0, 0
         try:
             here = self.place(request)
             here.may_write("drawing")
             wish = wanted(dict(zip(FIELDS, values, strict=True)), here)
-            line = command(wish.recipe, len(wish.recipes) if not wish.axes else 1)
-            yield [bar(0), "starting", gr.update(visible=False), *keep, *busy, line]
+            yield [
+                bar(0),
+                "starting",
+                gr.update(visible=False),
+                *keep,
+                *busy,
+                same(wish.recipe, len(wish.recipes), bool(wish.axes), here),
+            ]
             for end in self.frames(wish.recipes, here.runs, visitor):
                 fresh = keep
                 if len(end.done) > seen:
-                    keep_all(end, seen, here)
+                    gone += keep_all(end, seen, here)
                     seen, fresh = len(end.done), gallery(here)
                 early = gr.update(value=list(end.early), visible=True) if end.early else gr.skip()
-                yield [bar(end.share), sentence(end), early, *fresh, *busy, gr.skip()]
-            if wish.axes and end.done:
-                list(
-                    drawn.keep_sheets(wish.recipe, wish.axes, [end.done.get(n) for n in range(len(wish.recipes))], here)
-                )
-            gone = gr.update(value=None, visible=False)
-            yield ["", sentence(end), gone, *gallery(here), *idle, gr.skip()]
+                yield [bar(end.share), sentence(end, gone), early, *fresh, *busy, gr.skip()]
+            gone += keep_sheets(end, wish, here)
+            hidden = gr.update(value=None, visible=False)
+            yield [bar(), sentence(end, gone), hidden, *gallery(here), *idle, gr.skip()]
         except Exception as error:  # what the page says instead of a traceback
-            yield ["", f"**{shown(error)}**", gr.update(value=None, visible=False), *keep, *idle, gr.skip()]
+            yield [bar(), f"**{shown(error)}**", gr.update(value=None, visible=False), *keep, *idle, gr.skip()]
 
     def stop(self, request: gr.Request) -> str:
         """Asks this visitor's drawing to end after the step it is at."""
         return "stopping after this step" if ROOM.stop(str(request.session_hash or "")) else "nothing is being drawn"
 
-    def choose(self, files: list[str], event: gr.SelectData) -> Any:
+    def choose(self, files: list[str], event: gr.SelectData, request: gr.Request) -> Any:
         """The picture that was clicked, and the command that draws it."""
         path = files[event.index] if 0 <= event.index < len(files) else ""
         try:
-            line = command(recipe_reading.read(Path(path)).over(Recipe())) if path else ""
+            found = recipe_reading.read(Path(path)) if path else None
+            said = same(found.over(Recipe()), 1, bool(found.axes), self.place(request)) if found else ""
         except StudioError:
-            line = ""
-        return path, gr.update(interactive=bool(path)), line
+            said = ""
+        return path, gr.update(interactive=bool(path)), said
 
     def restore(self, path: str, *values: Any) -> list[Any]:
         """The fields as a picture's recipe has them, and a remark for each thing that was not taken."""
@@ -111,14 +123,18 @@ class Tab:
         except StudioError:
             current = Recipe()  # what is in the fields now is wrong: the picture's settings come over the defaults
         filled = sample_form.fields(found.over(current), found.axes)
-        said = " ".join(["The picture's settings are back.", *(shown(StudioError(line)) for line in found.remarks)])
-        return [said, *(filled.get(name, gr.skip()) for name in FIELDS)]
+        grid = f", and those of its grid ({' x '.join(one['name'] for one in found.axes)})" if found.axes else ""
+        said = [f"The picture's settings are back{grid}.", *(shown(StudioError(line)) for line in found.remarks)]
+        return [" ".join(said), *updates(filled)]
 
     def dropped(self, path: str | None, *values: Any) -> list[Any]:
         """As `restore`; the field is empty again for the next picture."""
         if not path:
             return [gr.skip()] * (len(FIELDS) + 2)
-        said, *filled = self.restore(path, *values)
+        try:
+            said, *filled = self.restore(path, *values)
+        except StudioError as error:
+            return [f"**{shown(error)}**", None, *[gr.skip()] * len(FIELDS)]
         return [said, None, *filled]
 
     def choices(self, request: gr.Request) -> Any:
@@ -129,11 +145,10 @@ class Tab:
         """A page that was just opened: the newest pictures, the draft, and a source to begin with."""
         here = self.place(request)
         known = drawable.choices(here.store)
-        values = {name: value for name, value in (kept or {}).items() if name in FIELDS}
-        filled = {name: gr.update(value=value) for name, value in values.items()}
-        chosen = values.get("sources") or [known[0][1]]
-        filled["sources"] = gr.update(choices=known, value=chosen)
-        return [*gallery(here), *(filled.get(name, gr.skip()) for name in FIELDS)]
+        filled = {name: value for name, value in kept.items() if name in FIELDS} if isinstance(kept, dict) else {}
+        filled["sources"] = gr.update(choices=known, value=filled.get("sources") or [known[0][1]])
+        tiles, files = gallery(here)
+        return ["" if files else EMPTY["samples"], tiles, files, *updates(filled)]
 
 
 def wanted(values: dict[str, Any], here: Place) -> Wish:
@@ -143,10 +158,27 @@ def wanted(values: dict[str, Any], here: Place) -> Wish:
     return Wish(drawable.confined(found.recipe, here), found.axes, recipes)
 
 
-def keep_all(frame: Frame, seen: int, here: Place) -> None:
-    """Writes the pictures of a frame that were not there before."""
+def same(recipe: Recipe, count: int, grid: bool, here: Place) -> str:
+    """The command that draws so many pictures again; of a grid, the one that it was drawn around."""
+    elsewhere = None if here.space or here.runs == Path("runs").absolute() else here.runs
+    said = command(recipe, 1 if grid else count, elsewhere)
+    return f"# the picture around which the grid was drawn\n{said}" if grid else said
+
+
+def keep_all(frame: Frame, seen: int, here: Place) -> int:
+    """Writes the pictures of a frame that were not there before; how many old ones had to go."""
     for one in list(frame.done.values())[seen:]:
         drawn.keep(one, here)
+    return drawn_files.prune(here)
+
+
+def keep_sheets(frame: Frame, wish: Wish, here: Place) -> int:
+    """Writes the sheets of a grid, if it is one and anything of it was drawn; how many old pictures had to go."""
+    if not (wish.axes and frame.done):
+        return 0
+    every = [frame.done.get(number) for number in range(len(wish.recipes))]
+    list(drawn.keep_sheets(wish.recipe, wish.axes, every, here))
+    return drawn_files.prune(here)
 
 
 def gallery(here: Place) -> list[Any]:
@@ -156,14 +188,22 @@ def gallery(here: Place) -> list[Any]:
     return [gr.update(value=tiles, selected_index=None), [str(one.path) for one in found]]
 
 
-def bar(share: float) -> str:
-    """How far a drawing is."""
-    return f'<progress max="1" value="{share:.3f}" style="width:100%" aria-label="drawing">{share:.0%}</progress>'
+def bar(share: float | None = None) -> Any:
+    """How far a drawing is; not to be seen where there is none."""
+    if share is None:
+        return gr.update(value="", visible=False)
+    done = f'<div style="width:{share:.1%};height:8px;background:var(--primary-500);transition:width .2s"></div>'
+    about = f'role="progressbar" aria-label="drawing" aria-valuemin="0" aria-valuemax="1" aria-valuenow="{share:.3f}"'
+    track = "border-radius:4px;overflow:hidden;background:var(--border-color-primary)"
+    return gr.update(value=f'<div {about} style="{track}">{done}</div>', visible=True)
 
 
-def sentence(frame: Frame) -> str:
-    """What a frame says, with the doubts about what was asked for."""
-    return "\n\n".join([frame.said, *(f"*{note}*" for note in frame.notes)]) or EMPTY["samples"]
+def sentence(frame: Frame, gone: int = 0) -> str:
+    """What a frame says, with the doubts about what was asked for, and how many old pictures went."""
+    went = (
+        [f"{gone} older picture{'s' * (gone != 1)} removed: the newest {drawn_files.MOST:,} are kept"] if gone else []
+    )
+    return "\n\n".join([frame.said, *(f"*{note}*" for note in (*frame.notes, *went))]) or EMPTY["samples"]
 
 
 def kind_fields(kind: str) -> list[Any]:
@@ -171,9 +211,12 @@ def kind_fields(kind: str) -> list[Any]:
     return [gr.update(visible=parts.reads(kind, name)) for name in sample_form.GUIDING if name != "kind"]
 
 
-def draft(*values: Any) -> dict[str, Any]:
-    """What the browser keeps of the fields."""
-    return dict(zip(FIELDS, values, strict=True))
+def updates(filled: dict[str, Any]) -> list[Any]:
+    """New values of the fields; of the guidance's numbers only those that count are seen. Others stay as they are."""
+    kind = filled.get("kind", "cfg")
+    seen = {name: gr.update(value=filled[name], visible=parts.reads(kind, name))
+            for name in sample_form.GUIDING if name != "kind" and name in filled}  # fmt: skip
+    return [{**filled, **seen}.get(name, gr.skip()) for name in FIELDS]
 
 
 def build(place: Where) -> Tab:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.guidance_settings import KINDS, Guiding
 from studio.pipelines.toy import Toy
 from studio.store import Store
-from studio.ui import drawable, drawn
+from studio.ui import drawable, drawn, drawn_files
 from studio.ui.drawing_room import Drawn, Frame, Room
 from studio.ui.grids import cells, parse
 from studio.ui.place import home
@@ -82,9 +83,10 @@ def drawn_by(room: Room, recipe: Recipe, runs: Path) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_page_draws_what_studio_sample_draws(room: Room, folder: Path, tmp_path: Path, kind: Any) -> None:
-    recipe = CAT.model_copy(update={"sources": (str(folder / "cat.safetensors"),), "guidance": Guiding(kind=kind)})
+    about = {"guidance": Guiding(kind=kind), "negative": "a {trigger} dog"}
+    recipe = CAT.model_copy(update={"sources": (str(folder / "cat.safetensors"),), **about})
     same = {"model": "toy", "seed": 7, "n": 1, "out": tmp_path / "x.png", "steps": 4, "guidance_scale": 3.0}
-    sample.sample(recipe.sources, [recipe.prompt], guidance=recipe.guidance, strength=0.5, **same)
+    sample.sample(recipe.sources, [recipe.prompt], strength=0.5, **about, **same)
     recipe = recipe.model_copy(update={"seed": 7, "strengths": (0.5,)})
     with Image.open(tmp_path / "x.png") as expected:
         assert np.array_equal(drawn_by(room, recipe, folder / "runs"), pixels(expected))
@@ -104,9 +106,12 @@ def test_the_negative_prompt_takes_the_place_of_the_empty_one(room: Room, folder
     for negative in ("", "blurry", "rain"):
         found[negative] = drawn_by(room, CAT.model_copy(update={"negative": negative}), runs)
     assert len({value.tobytes() for value in found.values()}) == 3
-    alone = CAT.model_copy(update={"guidance_scale": 1.0})  # no guidance, nothing to be told
-    heard = alone.model_copy(update={"negative": "rain"})
-    assert np.array_equal(drawn_by(room, alone, runs), drawn_by(room, heard, runs))
+    alone = CAT.model_copy(update={"guidance_scale": 1.0, "prompt": "a cat"})  # no guidance, nothing to be told
+    deaf = last(room.draw([alone.model_copy(update={"negative": "rain"})], runs))
+    assert np.array_equal(drawn_by(room, alone, runs), pixels(deaf.done[0].image))
+    assert deaf.notes == (
+        "base: --negative is not heard, for guidance scale 1 asks for the prompt alone; raise --guidance-scale",
+    )
 
 
 def test_the_last_checkpoint_draws_as_the_exported_adapter_and_an_earlier_one_does_not(
@@ -205,6 +210,43 @@ def test_the_model_leaves_the_memory_when_it_is_not_used(folder: Path) -> None:
     while room.loaded and time.monotonic() < until:
         time.sleep(0.02)
     assert room.loaded == ""
+
+
+def test_a_model_on_a_gpu_makes_way_for_a_training_and_one_in_memory_stays(
+    room: Room, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = folder / "runs"
+    assert not room.make_way()  # nothing is loaded
+    last(room.draw([CAT], runs))
+    assert not room.make_way()
+    assert room.loaded == "toy"
+    seen = SimpleNamespace(type="cuda")  # as a model on a GPU says
+    monkeypatch.setattr(room.model("toy"), "device", seen)
+    assert room.make_way()
+    assert room.loaded == ""
+
+    drawing = room.draw([CAT.model_copy(update={"steps": 1000})], runs, "me")
+    while not next(drawing).early:
+        pass
+    model = room.model("toy")
+    model.device, before = seen, model.device
+    assert not room.make_way()  # somebody draws
+    model.device = before
+    room.stop("me")
+    assert last(drawing).said.startswith("stopped")
+    assert room.loaded == ""  # when it ended
+
+
+def test_the_newest_pictures_stay_and_what_others_put_there_is_left_alone(tmp_path: Path) -> None:
+    place = home(tmp_path, (tmp_path,))
+    for number in range(6):
+        drawn.keep(Drawn(CAT.model_copy(update={"seed": number}), Image.new("RGB", (2, 2))), place)
+    mine = tmp_path / drawn_files.NAME / "00 mine.png"
+    Image.new("RGB", (2, 2)).save(mine)
+    assert drawn_files.prune(place, most=6) == 0
+    assert drawn_files.prune(place, most=4) == 2
+    assert [kept.caption for kept in drawn.recent(place)] == [f"seed {number}: base" for number in (5, 4, 3, 2)]
+    assert mine.is_file()
 
 
 def test_a_kept_picture_says_how_it_was_drawn_and_names_no_folder_of_this_machine(room: Room, folder: Path) -> None:

@@ -123,20 +123,20 @@ def test_secrets_in_a_prompt_do_not_reach_the_picture(tmp_path: Path) -> None:
     assert read(path).values["prompt"] == "a cat <secret>"
 
 
-@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if not recipe.negative])
+@pytest.mark.parametrize("recipe", [*RECIPES, Recipe(prompt="-a cat", negative="--steps", decor="-x")])
 def test_the_command_draws_with_the_same_settings(recipe: Recipe) -> None:
     options = read_command(shlex.split(command(recipe, 3))[2:])
     assert (list(options.prompt), options.seed, options.n) == ([recipe.prompt], recipe.seed, 3)
     assert options.guidance == recipe.guidance
     assert (options.sampler, options.steps, options.strength) == (recipe.sampler, recipe.steps, recipe.each)
+    assert (options.sources, options.negative, options.decor) == (recipe.sources, recipe.negative, recipe.decor)
 
 
-def test_the_command_says_what_only_the_page_knows() -> None:
-    line = command(Recipe(prompt="a", negative="b", sources=("one@500",)))
-    *said, last = line.splitlines()
-    assert all(text.startswith("#") for text in said)
-    assert len(said) == 2
-    assert last == "studio sample one@500 --prompt a --seed 0 --n 1"
+def test_the_command_names_the_folder_of_the_runs_where_it_is_another() -> None:
+    recipe = Recipe(prompt="a", negative="b", sources=("one@500",))
+    line = "studio sample one@500 --prompt a --seed 0 --n 1 --negative b"
+    assert command(recipe) == line
+    assert command(recipe, runs=Path("/my runs")) == f"{line} --runs '/my runs'"
 
 
 def test_mistakes_are_one_line() -> None:

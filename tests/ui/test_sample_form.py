@@ -57,6 +57,7 @@ def test_pictures_count_their_seeds_up_and_a_grid_takes_their_place() -> None:
         ({"seed": "one"}, "seed = one"),
         ({"prompt": ""}, "there is no prompt"),
         ({"n": 1000}, "pictures = 1000"),
+        ({"n": 0}, "pictures = 0"),
         ({"x": "steps", "x_values": "3"}, "two values or more"),
         ({"kind": "personalization", "omega": 3}, "guidance.omega = 3"),
     ],
@@ -94,7 +95,7 @@ def test_the_tab_draws_keeps_and_restores(tab: Any, tmp_path: Path) -> None:
     assert len(files) == 3  # two pictures and their sheet, the newest first
     said, *filled = tab.restore(files[0], *asked(prompt="another"))
     now = dict(zip(FIELDS, filled, strict=True))
-    assert said == "The picture's settings are back."
+    assert said == "The picture's settings are back, and those of its grid (seed)."
     assert (now["prompt"], now["negative"], now["x"], now["x_values"], now["y"]) == (
         "a cat",
         "rain",
@@ -102,9 +103,10 @@ def test_the_tab_draws_keeps_and_restores(tab: Any, tmp_path: Path) -> None:
         "1, 2",
         "",
     )
-    files_again, *values = tab.arrive({"prompt": "draft", "gone": 1}, ASKER)
+    told, files_again, *values = tab.arrive({"prompt": "draft", "gone": 1}, ASKER)
+    assert told == ""
     assert [path for path, _ in files_again["value"]] == files
-    assert values[1 + FIELDS.index("prompt")]["value"] == "draft"
+    assert values[1 + FIELDS.index("prompt")] == "draft"
 
 
 def test_the_tab_says_what_is_wrong_and_can_be_used_again(tab: Any, tmp_path: Path) -> None:
@@ -117,3 +119,7 @@ def test_the_tab_says_what_is_wrong_and_can_be_used_again(tab: Any, tmp_path: Pa
     said, emptied, *filled = tab.dropped(str(path), *asked())
     assert "'magic': no setting of this version" in said
     assert (emptied, dict(zip(FIELDS, filled, strict=True))["steps"]) == (None, 3)
+    Image.new("RGB", (2, 2)).save(path)
+    said, emptied, *_ = tab.dropped(str(path), *asked())
+    assert said.startswith("**X.png: carries no recipe")
+    assert emptied is None
