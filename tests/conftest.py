@@ -17,7 +17,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG = ("test_readme", "test_kill", "test_ranks", "test_plan", "test_wheel")  # first: so both processes end together
+LONG = (
+    "test_readme",
+    "test_journey",
+    "test_kill",
+    "test_journey_wrong",
+    "test_ranks",
+    "test_space_users",
+    "test_plan",
+    "test_wheel",
+)  # first: so both processes end together
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

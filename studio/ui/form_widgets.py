@@ -37,8 +37,8 @@ def widget(field: Field, value: Any) -> gr.components.Component:
 
 
 def element(name: str) -> str:
-    """The id of a setting's widget on the page: `adapter.rank` is train-adapter-rank."""
-    return f"train-{name.replace('.', '-').replace('_', '-')}"
+    """The id of a setting's widget on the page: `adapter.rank` is setting-adapter-rank; train-start is the button."""
+    return f"setting-{name.replace('.', '-').replace('_', '-')}"
 
 
 def form(draft: Draft, shown: Iterable[Field], wire: Callable[[str, Any], None]) -> None:

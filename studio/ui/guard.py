@@ -17,6 +17,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CONTENT = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'"
 HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
+FILES = ("/file=", "/file/")  # gradio answers to both
+KEPT = (b"cache-control", b"private, max-age=86400, immutable")  # a cached file's path holds the hash of what is in it
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Rules:
         asked = path.removeprefix("/gradio_api")
         if asked.startswith("/proxy="):
             return 403, "The studio fetches nothing for others."
-        if asked.startswith("/file=") and not self.serves(unquote(asked.removeprefix("/file="))):
+        if asked.startswith(FILES) and not self.serves(asked[len(FILES[0]) :]):
             return 403, "Files are only served from what the page shows; use its download buttons."
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.upload:
@@ -50,8 +52,9 @@ class Rules:
         return None
 
     def serves(self, file: str) -> bool:
-        """Whether a path is a file of the page's own cache."""
-        return "://" not in file and Path(file).is_absolute() and is_inside(self.cache, Path(file))
+        """Whether a path, as it stands and decoded once more, is a file of the page's own cache."""
+        ways = {file, unquote(file)}
+        return all("://" not in way and Path(way).is_absolute() and is_inside(self.cache, Path(way)) for way in ways)
 
     def headers(self) -> dict[str, str]:
         """Headers of every answer: nothing is loaded from elsewhere, nobody else may frame the page."""
@@ -83,9 +86,12 @@ class Guard:
             await say(send, *refusal, extra)
             return
 
+        file = scope["path"].removeprefix("/gradio_api").startswith(FILES)
+
         async def with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *extra]
+                kept = [KEPT] * (file and message["status"] == 200)
+                message["headers"] = [*message.get("headers", []), *extra, *kept]
             await send(message)
 
         await self.app(scope, counted(receive, self.rules.upload), with_headers)

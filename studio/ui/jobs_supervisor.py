@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +41,8 @@ class Supervisor:
     """Works through the queue of `base`, and on a Space through those of its users, who take turns.
 
     lanes: jobs at once on this machine; gpus: where there are several, each lane sees its own; patience: seconds until
-    a job that was asked to stop gets SIGTERM; last: until it is killed; problem: why the last tick failed, '' if not.
+    a job that was asked to stop gets SIGTERM; last: until it is killed; before: called before a training starts;
+    problem: why the last tick failed, '' if not.
     """
 
     base: Path
@@ -50,6 +51,7 @@ class Supervisor:
     program: Sequence[str] = PROGRAM
     patience: float = 30.0
     last: float = 150.0
+    before: Callable[[], object] = lambda: None
     problem: str = field(default="", init=False)
     lock: FileLock | None = field(default=None, init=False)
 
@@ -128,6 +130,8 @@ class Supervisor:
         """Starts a job; what keeps it from starting is how it failed."""
         job = queue.write(replace(job, pid=STARTING, lane=lane, end="", urged=0))  # found again should this end here
         try:
+            if job.trains:
+                self.before()
             queue.write(begin(job, self.program, queue.runs, devices(self.lanes, self.gpus)[lane]))
         except (StudioError, OSError) as error:
             queue.write(replace(job.ends("failed", f"it could not be started: {error}"), pid=0))

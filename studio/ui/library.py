@@ -78,7 +78,8 @@ def entries(runs: Path, jobs: Mapping[str, str] = MappingProxyType({})) -> list[
     jobs: states in the queue, by run.
     """
     found = [read(path.parent, stamp(path.parent)) for path in runs.glob("*/run.toml")]
-    mine = [replace(e, job=jobs.get(e.name, "")) for e in found if is_inside(runs, e.folder)]
+    kept = [entry for entry in found if not entry.folder.is_symlink() or is_inside(runs, entry.folder)]
+    mine = [replace(entry, job=jobs.get(entry.name, "")) for entry in kept]
     return sorted(mine, key=lambda entry: (entry.written or made(entry.folder), entry.name), reverse=True)
 
 

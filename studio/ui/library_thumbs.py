@@ -6,6 +6,8 @@ import base64
 import hashlib
 import os
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +20,7 @@ FOLDER = Path(".cache") / "thumbs"
 SIDE = 256  # pixels
 KEPT = 12_000  # files; the oldest go
 LARGEST = 2**27  # pixels of a picture that is opened
+HANDS = ThreadPoolExecutor(4, "thumbs")  # Pillow lets other threads run while it reads and shrinks
 
 
 def thumb(picture: Path, runs: Path, side: int = SIDE) -> Path | None:
@@ -29,6 +32,11 @@ def thumb(picture: Path, runs: Path, side: int = SIDE) -> Path | None:
         return small if small.is_file() else make(picture, small, side)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # SyntaxError: Pillow, of a broken PNG
         return None
+
+
+def thumbs(pictures: Sequence[Path], runs: Path, side: int = SIDE) -> list[Path | None]:
+    """`thumb` of each picture, several at a time."""
+    return list(HANDS.map(lambda picture: thumb(picture, runs, side), pictures))
 
 
 def make(picture: Path, small: Path, side: int) -> Path:

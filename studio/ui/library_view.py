@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from studio.ui import library_export, library_notes
 from studio.ui.jobs import Queue
 from studio.ui.library import Entry, entries, find, page, read, run_of, stamp
 from studio.ui.library_pictures import caption, pictures
-from studio.ui.library_thumbs import blank, cover, thumb
+from studio.ui.library_thumbs import HANDS, blank, cover, thumb, thumbs
 from studio.ui.words import EMPTY
 
 RUNS, PICTURES = 24, 40  # on a page
@@ -50,8 +51,14 @@ def listing(runs: Path, search: str, number: int) -> Listing:
     every = entries(runs, jobs)
     found = find(every, search)
     part, number, pages = page(found, number, RUNS)
-    tiles = [(str(tile(entry, runs)), entry.line()) for entry in part]
+    files = list(HANDS.map(lambda entry: tile(entry, runs), part))
+    tiles = [(str(file), entry.line()) for file, entry in zip(files, part, strict=True)]
     return Listing(tiles, [entry.name for entry in part], number, pages, said(len(every), len(found), number, pages))
+
+
+def ahead(runs: Path, search: str, number: int) -> None:
+    """Makes the thumbnails of the page after this one, while it is looked at."""
+    threading.Thread(target=listing, args=(runs, search, number + 1), name="ahead", daemon=True).start()
 
 
 def said(every: int, found: int, number: int, pages: int) -> str:
@@ -75,7 +82,7 @@ def look(runs: Path, name: str, number: int) -> Look:
     run = run_of(runs, name)
     found = pictures(run.folder)
     part, number, pages = page(found, number, PICTURES)
-    small = [(thumb(path, runs, LARGE), path) for path in part]
+    small = zip(thumbs(part, runs, LARGE), part, strict=True)
     shown = [(str(one), path) for one, path in small if one is not None]
     tiles = [(one, caption(path, run.folder)) for one, path in shown]
     label = f"{len(found)} pictures, page {number} of {pages}" if found else "No pictures yet"

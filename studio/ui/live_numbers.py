@@ -69,9 +69,9 @@ class Numbers:
         return Course(self.values, self.best if self.back is None else self.back, self.stop, self.back)
 
     def curve(self) -> dict[str, Points]:
-        """The main number, with its running mean where there is enough of it."""
+        """The main number, with its running mean: from the first step on, for a plot learns no line's colour later."""
         found = self.points(self.main)
-        return {EACH: found, MEAN: smooth(found)} if len(found) > 4 else {EACH: found}
+        return {EACH: found, MEAN: smooth(found)}
 
     def panels(self) -> list[tuple[str, dict[str, Points]]]:
         """What the guard of a run by rewards saw, as a title and its lines, each; [] where none has looked."""

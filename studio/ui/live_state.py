@@ -48,6 +48,8 @@ def doing(live: Live, job: Job | None = None, now: float | None = None) -> Doing
     if job is not None and (job.state == "waiting" or job.state == "stopping"):
         return job.state
     if job is not None and job.state == "running":
+        if live.end is not None and live.end.event == "done" and live.heard >= job.began:
+            return "done"  # only its process has not ended yet
         return "stopping" if run.stop_file.is_file() else "running"
     failed = job is not None and job.end == "failed" and job.ended > live.heard  # perhaps before it could say anything
     if live.end is not None:

@@ -94,9 +94,11 @@ def notes(live: Live, said: Iterable[str] = ()) -> Markup:
 def outcome(live: Live) -> list[str]:
     """What the guard found, how the run ended, and which checkpoint is recommended, in sentences."""
     course = live.numbers.course()
-    said = [] if course is None else [f"Guard: {story(course)}"]
+    said = [] if course is None else [story(course)]
     if course is not None and course.back is not None:
         said.append(f"Rolled back: the adapter holds step {course.back} again.")
+    elif course is not None and course.best is not None and live.end is None:
+        said.append(f"Should its looks stay bad, the adapter goes back to step {course.best} and the run ends.")
     if live.end is not None and live.end.event == "stopped":
         said.append(str(live.end.fields.get("message", "")))
     return said + (recommended(live.run.folder / CHOICE) if live.end is not None else [])

@@ -16,6 +16,7 @@ from typing import Any
 from studio.disk import make
 from studio.pipelines.confine import HOME
 from studio.pipelines.errors import UsageError
+from studio.ui import stubs
 from studio.ui.guard import Guard, Rules
 from studio.ui.place import Where
 from studio.ui.safety import Door, check_address, is_local, private
@@ -57,12 +58,15 @@ def serve(service: Service) -> None:
     """Serves until interrupted or told to end. Raises UsageError for an address that is not safe, or taken."""
     check_address(service.host, service.port or 7860, bool(service.users) or service.space)
     prepare(service)
-    from studio.ui import page
+    with stubs.left_out():
+        from studio.ui import page
+
+        built = page.build(service.where, service.notes, service.sign_in)
+    from studio.ui.drawing_room import ROOM
     from studio.ui.jobs_supervisor import Supervisor
 
-    built = page.build(service.where, service.notes, service.sign_in)
     built.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
-    with until_told() as over, Supervisor(service.base, service.lanes).at_work():
+    with until_told() as over, Supervisor(service.base, service.lanes, before=ROOM.make_way).at_work():
         try:
             _, address, _ = built.launch(**how(service))
         except OSError as error:

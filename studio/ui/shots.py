@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -19,11 +20,15 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from PIL import Image
+
 from studio.pipelines.errors import UsageError
 from studio.ui.words import TITLE
 
 TABS = ("Train", "Watch", "Sample", "Compare", "Library")
 LOOKS = {"light": (1280, 900), "dark": (1280, 900), "phone": (390, 844)}
+TALLEST = 1800  # pixels of a picture; what is below is left out
+WAIT = 120_000  # milliseconds until what a tab shows is there
 PATIENCE = 180.0  # seconds until the server has to answer
 SETTLE = 1500  # milliseconds that a tab has to draw what it reads
 
@@ -84,7 +89,7 @@ def browser() -> Iterator[Any]:
 
 
 def shoot(found: Any, address: str, folder: Path) -> list[Path]:
-    """A picture of every tab in every look."""
+    """A picture of every tab in every look, with what there is to show in it."""
     made = []
     for look, (width, height) in LOOKS.items():
         page = found.new_page(viewport={"width": width, "height": height})
@@ -92,10 +97,45 @@ def shoot(found: Any, address: str, folder: Path) -> list[Path]:
             page.goto(f"{address}?tab={tab.lower()}&__theme={'dark' if look == 'dark' else 'light'}")
             page.get_by_role("heading", name=TITLE).wait_for(timeout=60_000)
             page.wait_for_timeout(SETTLE)
-            made.append(folder / f"{tab.lower()}-{look}.png")
-            page.screenshot(path=made[-1], full_page=look != "phone")
+            dress(page, tab)
+            page.wait_for_timeout(SETTLE)
+            tall = height if look == "phone" else page.evaluate("document.documentElement.scrollHeight")
+            clip = {"x": 0, "y": 0, "width": width, "height": min(tall, TALLEST)}
+            raw = page.screenshot(full_page=look != "phone", clip=None if look == "phone" else clip)
+            made.append(folder / f"{tab.lower()}-{look}.webp")
+            with Image.open(io.BytesIO(raw)) as picture:
+                picture.convert("RGB").save(made[-1], quality=85, method=6)
         page.close()
     return made
+
+
+def dress(page: Any, tab: str) -> None:
+    """Lets a tab show something: an example, the newest runs, pictures; empty where there are none."""
+
+    def there(box: str) -> Any:
+        return page.locator(box).first
+
+    if tab == "Train":
+        page.locator("#train-example input").fill("dog")
+        page.keyboard.press("Enter")
+        there("#train-pictures img").wait_for(timeout=WAIT)
+    if tab == "Sample" and not page.locator("#sample-pictures img").count():
+        there("#sample-prompt textarea").fill("a {trigger} {class_word} on a blue background")
+        there("#sample-n input").fill("4")
+        page.keyboard.press("Tab")
+        there("#sample-draw").click()
+        there("#sample-pictures img").wait_for(timeout=WAIT)
+        page.locator("#sample-stop[disabled]").wait_for(timeout=WAIT)
+    if tab == "Compare":
+        page.locator("#compare-runs input").click()
+        page.wait_for_timeout(SETTLE)
+        for newest in range(min(2, page.get_by_role("option").count())):
+            page.get_by_role("option").nth(newest).click()
+            there("#compare-previews img").wait_for(state="attached", timeout=WAIT)
+        page.keyboard.press("Escape")
+    if tab == "Library" and page.locator("#library-runs img").count():
+        there("#library-runs button").click()
+        there("#library-pictures img").wait_for(timeout=WAIT)
 
 
 def weigh(found: Any, address: str) -> dict[str, float]:

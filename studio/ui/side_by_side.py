@@ -81,10 +81,11 @@ def number(value: Any) -> float:
 
 
 def table(folders: Sequence[Path]) -> list[Row]:
-    """A row per score that any of the runs has, those of all of them first."""
+    """A row per score that any of the runs has: first the two of the plot, then those of all runs."""
     found = [marks(folder) for folder in folders]
     names = dict.fromkeys(name for one in found for name in one)
-    ordered = sorted(names, key=lambda name: -sum(name in one for one in found))
+    first = {name: at for at, name in enumerate(reversed(usual(list(names)) or ()))}
+    ordered = sorted(names, key=lambda name: (first.get(name, 2), -sum(name in one for one in found)))
     return [row(name, [one.get(name) for one in found]) for name in ordered]
 
 

@@ -18,8 +18,10 @@ from studio.ui.side_choice import Candidate, Choice
 LARGEST = 6 * 2**20  # bytes of a report that is shown inside the page
 CSS = """
 .sheet { overflow-x: auto; contain: inline-size; }
-.sheet table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.sheet th, .sheet td { padding: .35rem .6rem; text-align: left; vertical-align: top;
+.sheet table { border-collapse: collapse; font-variant-numeric: tabular-nums; border: 0; margin: 0; }
+.sheet tr { border: 0; }
+.sheet caption { text-align: left; padding: 0 .6rem .4rem; font-size: .875rem; color: var(--body-text-color-subdued); }
+.sheet th, .sheet td { border: 0; padding: .35rem .6rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); min-width: 7.5rem; }
 .sheet th { font-weight: 600; } .sheet small { color: var(--body-text-color-subdued); display: block; }
 .sheet .best { font-weight: 700; } .sheet .picked { outline: 3px solid var(--color-accent); outline-offset: -3px; }
@@ -77,7 +79,7 @@ def strip(folders: Sequence[Path], runs: Path, most: int = 8) -> str:
 def image(path: Path, runs: Path, words: str) -> Markup:
     """A small picture; its words for those who do not see it."""
     source = inline(path, runs)
-    return Markup('<img src="{}" alt="{}" loading="lazy">').format(source, words) if source else Markup("-")
+    return Markup('<img src="{}" alt="{}">').format(source, words) if source else Markup("-")
 
 
 def grid(choice: Choice, runs: Path, prompt: int = 0, seed: str = "") -> str:

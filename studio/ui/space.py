@@ -72,13 +72,20 @@ def here(environment: Mapping[str, str] = os.environ, persistent: Path = PERSIST
 
 def signed_in(request: Any) -> str:
     """The name of who is signed in with the hub, '' for a stranger; request: gradio's, or the web framework's own."""
+    return str((session(request).get("userinfo") or {}).get("preferred_username") or "")
+
+
+def token(request: Any) -> str:
+    """The hub's token of who is signed in, with the rights that README.md asks for; '' for a stranger. Kept nowhere."""
+    return str(session(request).get("access_token") or "")
+
+
+def session(request: Any) -> dict[str, Any]:
+    """What the hub said when somebody signed in; {} for a stranger, and when it is too old."""
     raw = getattr(request, "request", None) or request
-    session = (getattr(raw, "scope", None) or {}).get("session") or {}
-    found = session.get("oauth_info") or {}
+    found = ((getattr(raw, "scope", None) or {}).get("session") or {}).get("oauth_info") or {}
     expires = found.get("expires_at")
-    if expires is not None and float(expires) < time.time():
-        return ""
-    return str((found.get("userinfo") or {}).get("preferred_username") or "")
+    return {} if expires is not None and float(expires) < time.time() else dict(found)
 
 
 def on_gpu(seconds: int = 60) -> Callable[[F], F]:

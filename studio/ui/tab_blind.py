@@ -60,14 +60,13 @@ class Panel:
             button.click(told(self.answering(key)), [self.trial, self.number], outs, **QUIET)
         self.stop.click(told(self.end), self.trial, outs, **QUIET)
         for run in (one, two):
-            run.focus(told(self.names), run, run, **QUIET)
+            run.focus(told(self.names), None, run, **QUIET)
         if Context.root_block is not None:
             Context.root_block.load(told(self.again), self.trial, outs, **QUIET)
 
-    def names(self, chosen: str | None, request: gr.Request) -> Any:
-        """The runs there are."""
-        known = [run.name for run in self.place(request).store.list()]
-        return gr.update(choices=known, value=chosen if chosen in known else None)
+    def names(self, request: gr.Request) -> Any:
+        """The runs there are; what is chosen stays as it is, also while this is asked."""
+        return gr.update(choices=[run.name for run in self.place(request).store.list()])
 
     def start(self, one: str, first: str, two: str, second: str, count: float, request: gr.Request) -> Any:
         """A new test."""

@@ -17,7 +17,7 @@ from studio.ui.tab_answers import BUSY, QUIET, told
 from studio.ui.words import EMPTY
 
 EVERY = 4.0  # seconds between two looks at the disk
-SMALL: dict[str, Any] = {"size": "sm", "min_width": 140}
+SMALL: dict[str, Any] = {"size": "md", "min_width": 140, "scale": 0}
 
 
 class Tab:
@@ -34,11 +34,14 @@ class Tab:
             self.pick = gr.Checkbox(False, label="Take the recommended checkpoints first", elem_id="compare-pick")
             self.evaluate = gr.Button("Evaluate", variant="primary", elem_id="compare-evaluate", **SMALL)
         self.said = gr.Markdown(EMPTY["compare"], elem_id="compare-said")
-        self.scores = gr.HTML(elem_id="compare-scores", css_template=side_tables.CSS)
-        with gr.Row(visible=False) as self.axes:
-            self.across = gr.Dropdown([], label="Plot: across", elem_id="compare-across")
-            self.upwards = gr.Dropdown([], label="Plot: upwards", elem_id="compare-upwards")
-        self.plot = gr.HTML(elem_id="compare-plot", css_template=side_tables.CSS)
+        with gr.Row():
+            with gr.Column(min_width=320):
+                self.scores = gr.HTML(elem_id="compare-scores", css_template=side_tables.CSS)
+            with gr.Column(min_width=320):
+                with gr.Row(visible=False) as self.axes:
+                    self.across = gr.Dropdown([], label="Plot: across", elem_id="compare-across")
+                    self.upwards = gr.Dropdown([], label="Plot: upwards", elem_id="compare-upwards")
+                self.plot = gr.HTML(elem_id="compare-plot", css_template=side_tables.CSS)
         with gr.Accordion("Previews beside each other", open=True, elem_id="compare-previews-box"):
             self.previews = gr.HTML(elem_id="compare-previews", css_template=side_tables.CSS)
         self.one()
@@ -70,15 +73,14 @@ class Tab:
         gr.on([self.prompt.input, self.seed.input], told(self.redrawn), cells, self.grid, **QUIET)
         asked = [self.runs, self.quick, self.pick]
         self.evaluate.click(told(self.start), asked, self.said, **BUSY)
-        self.runs.focus(told(self.names), self.runs, self.runs, **QUIET)
+        self.runs.focus(told(self.names), None, self.runs, **QUIET)
         self.blind.bind()
         if Context.root_block is not None:
-            Context.root_block.load(told(self.names), self.runs, self.runs, **QUIET)
+            Context.root_block.load(told(self.names), None, self.runs, **QUIET)
 
-    def names(self, chosen: list[str], request: gr.Request) -> Any:
-        """The runs that may be compared, the newest first."""
-        known = [run.name for run in self.place(request).store.list()]
-        return gr.update(choices=known, value=[name for name in chosen or [] if name in known])
+    def names(self, request: gr.Request) -> Any:
+        """The runs that may be compared, the newest first; what is chosen stays as it is, also while this is asked."""
+        return gr.update(choices=[run.name for run in self.place(request).store.list()])
 
     def chosen(self, names: list[str], seen: dict[str, Any], request: gr.Request) -> Any:
         """The runs as they are chosen now."""
@@ -88,7 +90,8 @@ class Tab:
         """The comparison; nothing where the runs' files and jobs are as this visitor's page has them."""
         here = self.place(request)
         folders = self.folders(here, names)
-        said = states(here.runs, names) or (EMPTY["compare"] if not folders else "")
+        gone = [f"{name} is not there any more." for name in names or [] if name not in [f.name for f in folders]]
+        said = " ".join([*gone, states(here.runs, names)]).strip() or (EMPTY["compare"] if not folders else "")
         now = {"names": list(names or []), "said": said, "stamp": side_by_side.stamp(folders)}
         if now == seen:
             return [gr.skip()] * 9
@@ -103,8 +106,9 @@ class Tab:
         return [now, said, *drawn, single if now["names"] != seen.get("names") else gr.skip()]
 
     def folders(self, here: Place, names: list[str] | None) -> list[Path]:
-        """The folders of the chosen runs."""
-        return [run_of(here.runs, name).folder for name in names or []]
+        """The folders of the chosen runs that are there."""
+        known = {run.name for run in here.store.list()}
+        return [run_of(here.runs, name).folder for name in names or [] if name in known]
 
     def drawn(self, names: list[str], across: str | None, upwards: str | None, request: gr.Request) -> str:
         """The plot over other scores."""

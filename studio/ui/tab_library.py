@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from studio.ui.library_view import Look, listing, look
+from studio.ui.library_view import Listing, Look, ahead, listing, look
 from studio.ui.place import Where
 from studio.ui.tab_answers import BUSY, QUIET, told
 from studio.ui.tab_library_acts import Acts
@@ -15,8 +15,15 @@ from studio.ui.tab_library_acts import Acts
 EVERY = 4.0  # seconds between two looks at the disk
 SMALL: dict[str, Any] = {"size": "sm", "min_width": 120, "interactive": False}
 BARE: dict[str, Any] = {"allow_preview": False, "interactive": False, "object_fit": "contain", "fit_columns": False}
-CSS = """#library-runs .grid-container, #library-pictures .grid-container {
-  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)) !important; }"""  # as many as fit, also on a phone
+CSS = """#library-style { display: none; }
+#library-runs, #library-pictures { min-height: 0; }
+:is(#library-runs, #library-pictures) :is(.grid-wrap, .gallery-container) { min-height: 0 !important; }
+:is(#library-runs, #library-pictures) .grid-container {  /* as many as fit, also on a phone */
+  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)) !important; }
+:is(#library-runs, #library-pictures) .caption-label { left: 0; right: 0; bottom: 0; max-width: none; border: 0;
+  border-radius: 0; padding: .15rem .4rem; text-align: left; white-space: normal; overflow-wrap: anywhere;
+  font-size: .7rem; line-height: 1.25; max-height: 2.8em; overflow: hidden; opacity: .92; }
+#tab-library button.sm { flex: 0 0 auto; width: auto; align-self: flex-start; padding-inline: 1rem; }"""
 
 
 class Tab:
@@ -39,7 +46,7 @@ class Tab:
             buttons=[],
             **BARE,
         )
-        with gr.Row():
+        with gr.Row(visible=False) as self.turning:
             self.back = gr.Button("Previous page", elem_id="library-previous", **SMALL)
             self.on = gr.Button("Next page", elem_id="library-next", **SMALL)
         with gr.Column(visible=False, elem_id="library-run") as self.details:
@@ -50,10 +57,11 @@ class Tab:
 
     def layout(self) -> None:
         """The chosen run's pictures."""
+        self.count = gr.Markdown(elem_id="library-pictures-count")
         self.pictures = gr.Gallery(
-            label="Pictures", elem_id="library-pictures", columns=5, height=420, buttons=[], **BARE
+            label="Pictures", elem_id="library-pictures", columns=5, height=420, buttons=[], show_label=False, **BARE
         )
-        with gr.Row():
+        with gr.Row(visible=False) as self.leafing:
             self.before = gr.Button("Previous pictures", elem_id="library-pictures-previous", **SMALL)
             self.after = gr.Button("Next pictures", elem_id="library-pictures-next", **SMALL)
         self.picture = gr.Image(
@@ -63,12 +71,12 @@ class Tab:
 
     def bind(self) -> None:
         """The clock and every wish look at the disk; what has not changed is not drawn again."""
-        ins, outs = [self.search, self.seen], [self.seen, self.runs, self.label, self.back, self.on]
+        ins, outs = [self.search, self.seen], [self.seen, self.runs, self.label, self.turning, self.back, self.on]
         self.timer.tick(told(self.list_again), ins, outs, **QUIET)
         self.search.change(told(self.list_first), ins, outs, trigger_mode="always_last", **QUIET)
         self.back.click(told(self.list_before), ins, outs, **QUIET)
         self.on.click(told(self.list_after), ins, outs, **QUIET)
-        pages = [self.shown, self.pictures, self.before, self.after]
+        pages = [self.shown, self.count, self.pictures, self.leafing, self.before, self.after]
         facts = [self.about, self.acts.note, self.acts.kinds]
         opened = [self.chosen, self.details, self.picture, *facts, *pages]
         self.runs.select(told(self.choose), self.seen, opened, **BUSY)
@@ -98,11 +106,14 @@ class Tab:
 
     def listed(self, search: str, seen: dict[str, Any], number: int, request: gr.Request) -> Any:
         """A page of runs; nothing where this visitor's page shows it already."""
-        found = listing(self.place(request).runs, search or "", number)
+        runs = self.place(request).runs
+        found = listing(runs, search or "", number)
         now = {"number": found.number, "names": found.names, "tiles": found.tiles, "label": found.label}
         if now == seen:
-            return [gr.skip()] * 5
-        turns = gr.update(interactive=found.number > 1), gr.update(interactive=found.number < found.pages)
+            return [gr.skip()] * 6
+        if found.number < found.pages and (found.number, found.names) != (seen.get("number"), seen.get("names")):
+            ahead(runs, search or "", found.number)
+        turns = turned(found)
         tiles = gr.skip() if seen.get("tiles") == found.tiles else gr.update(value=found.tiles, selected_index=None)
         return [now, tiles, found.label, *turns]
 
@@ -126,14 +137,19 @@ class Tab:
 
     def paged(self, found: Look) -> list[Any]:
         """A page of the run's pictures."""
-        turns = gr.update(interactive=found.number > 1), gr.update(interactive=found.number < found.pages)
         shown = {"number": found.number, "files": found.files}
-        return [shown, gr.update(value=found.tiles, label=found.label, selected_index=None), *turns]
+        return [shown, found.label, gr.update(value=found.tiles, selected_index=None), *turned(found)]
 
     def whole(self, shown: dict[str, Any], event: gr.SelectData) -> Any:
         """The picture that was clicked, at its full size."""
         files = shown.get("files", [])
         return gr.update(value=files[event.index] if 0 <= event.index < len(files) else None, visible=True)
+
+
+def turned(found: Listing | Look) -> list[Any]:
+    """The row that turns pages, where there are several, and its two buttons."""
+    able = gr.update(interactive=found.number > 1), gr.update(interactive=found.number < found.pages)
+    return [gr.update(visible=found.pages > 1), *able]
 
 
 def build(place: Where) -> Tab:

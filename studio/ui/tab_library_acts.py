@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import library_export, library_notes, library_push, library_trash
+from studio.ui import library_export, library_notes, library_push, library_trash, space
 from studio.ui.library import run_of
 from studio.ui.place import Where
 from studio.ui.tab_answers import BUSY, QUIET, told
 from studio.ui.words import EMPTY
 
 SMALL: dict[str, Any] = {"size": "sm", "min_width": 140}
+SIGNED = "Empty: by your sign-in, which may write to repositories that this Space makes"
 
 
 class Acts:
@@ -39,8 +40,9 @@ class Acts:
         with gr.Row():
             self.repo = gr.Textbox(label="Repository", placeholder="USER/NAME", elem_id="library-repo")
             self.token = gr.Textbox(
-                label="Token with write access (used once, kept nowhere)", type="password", elem_id="library-token"
-            )
+                label="Token with write access (used once, kept nowhere)", type="password", elem_id="library-token",
+                info=SIGNED if space.here() is not None else None,
+            )  # fmt: skip
         self.private = gr.Checkbox(True, label="Private repository", elem_id="library-private")
         self.push = gr.Button("Push", elem_id="library-push", **SMALL)
         self.pushed = gr.Markdown(elem_id="library-pushed")
@@ -89,7 +91,8 @@ class Acts:
         """Pushes the export."""
         here = self.place(request)
         here.may_write("pushing to the Hub")
-        address = library_push.push(run_of(here.runs, name), kinds, repo or "", token or "", private)
+        token = token or (space.token(request) if here.space else "")  # of who is signed in
+        address = library_push.push(run_of(here.runs, name), kinds, repo or "", token, private)
         return f"Pushed to [{repo.strip()}]({address})."
 
     def throw(self, name: str, request: gr.Request) -> Any:

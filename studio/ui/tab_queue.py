@@ -16,8 +16,12 @@ from studio.ui.words import EMPTY, shown
 Updates = dict[Any, Any]
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 LOOK = """
-.watch-queue { width: 100%; border-collapse: collapse; font-size: .875rem; }
-.watch-queue :is(td, th) { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; }
+.watch-queue { width: 100%; border-collapse: collapse; font-size: .875rem; border: 0; }
+.watch-queue :is(thead, tbody, tr) { border: 0; }
+.watch-queue :is(td, th) { text-align: left; padding: .25rem .6rem .25rem 0; vertical-align: top; border: 0;
+  border-bottom: 1px solid var(--border-color-primary); }
+.watch-queue td:nth-child(n+2) { overflow-wrap: anywhere; }
+.watch-queue td:nth-child(3) { min-width: 5rem; }
 """
 
 

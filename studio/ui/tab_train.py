@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
+from studio.pipelines.errors import StudioError, UsageError
 from studio.ui import data_uploads, form_widgets, presets, train_actions
 from studio.ui import draft as drafts
 from studio.ui.draft import Draft
@@ -23,7 +25,9 @@ from studio.ui.words import shown
 HIDDEN = ("data.folder",)  # chosen above the form
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 BUSY: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+IN_TURN: dict[str, Any] = {"concurrency_id": "train-draft", "concurrency_limit": 1}
 LOOKS, PLANNER = Looks(), Planner()
+atexit.register(PLANNER.close)
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,13 +102,13 @@ class Tab(Parts):
         outputs = [self.draft, self.form] if name == "model" else [self.draft]
         # text that is pasted or filled in by the browser comes with no input event of its own
         events = [made.input, made.blur] if isinstance(made, gr.Textbox) else [made.input]
-        for event in events:
-            event(take, [made, self.draft], outputs, trigger_mode="always_last", **QUIET)
+        for event in events:  # one after another: two fields filled in at once are both kept
+            event(take, [made, self.draft], outputs, trigger_mode="always_last", **IN_TURN, **QUIET)
 
-    def arrive(self, kept: Any, request: gr.Request) -> Any:
-        """The page is opened or reloaded: the browser's draft comes back."""
+    def arrive(self, kept: Any, draft: Draft, request: gr.Request) -> Any:
+        """The page is opened or reloaded: the browser's draft comes back, unless somebody was quicker."""
         names = presets.names(self.place(request))
-        return [*filled(drafts.checked(kept)), gr.update(choices=names, value="")]
+        return [*filled(draft or drafts.checked(kept)), gr.update(choices=names, value="")]
 
     def check(self, draft: Draft, request: gr.Request) -> Any:
         """The command and the TOML of the draft, or what is wrong with it."""
@@ -133,19 +137,24 @@ class Tab(Parts):
     @told
     def dropped(self, files: list[str] | None, draft: Draft, request: gr.Request) -> Any:
         """Uploaded files go into a folder of the visitor's, more of them into the same one."""
-        here = self.place(request)
+        here, draft = self.place(request), draft or drafts.fresh()
         now = str(draft["changed"].get("data.folder") or "")
-        folder, refused = data_uploads.receive(here, files or [], Path(now) if now else None)
+        try:
+            folder, refused = data_uploads.receive(here, files or [], Path(now) if now else None)
+        except StudioError as error:  # the field is emptied all the same, for other files
+            gr.Warning(shown(error), duration=None)
+            return [*[gr.skip()] * len(self.faces), None]
         for said in refused[:5]:
             gr.Warning(f"Not taken: {said}")
-        return [*filled(train_actions.chosen(draft, str(folder), here)), None]
+        return [*pictured(train_actions.chosen(draft, str(folder), here)), None]
 
     @told
     def named(self, folder: str | None, draft: Draft, request: gr.Request) -> Any:
         """A folder that was typed, or an example subject."""
+        draft = draft or drafts.fresh()
         if (folder or "").strip() == str(draft["changed"].get("data.folder") or ""):
             return [gr.skip()] * len(self.faces)
-        return filled(train_actions.chosen(draft, folder or "", self.place(request)))
+        return pictured(train_actions.chosen(draft, folder or "", self.place(request)))
 
     @told
     def caption(self, draft: Draft, seen: dict[str, Any], rows: list[list[Any]], request: gr.Request) -> None:
@@ -155,18 +164,19 @@ class Tab(Parts):
     @told
     def propose(self, key: str, draft: Draft, seen: dict[str, Any], request: gr.Request) -> Any:
         """The method for a goal, with its reason."""
-        now, said = train_actions.proposed(draft, key, seen.get("count"), self.place(request))
+        now, said = train_actions.proposed(draft or drafts.fresh(), key, seen.get("count"), self.place(request))
         return [said, *filled(now)]
 
     @told
     def choose(self, trainer: str, draft: Draft) -> Any:
         """A method that was chosen directly."""
-        now, said = train_actions.method(draft, trainer)
+        now, said = train_actions.method(draft or drafts.fresh(), trainer)
         return [said, *filled(now)]
 
     @told
     def again(self, draft: Draft) -> Any:
         """All settings at their defaults; the pictures stay."""
+        draft = draft or drafts.fresh()
         kept = {name: draft["changed"][name] for name in HIDDEN if name in draft["changed"]}
         return filled({**drafts.fresh(draft["trainer"]), "goal": draft["goal"], "changed": kept})
 
@@ -174,10 +184,12 @@ class Tab(Parts):
     def begin(self, draft: Draft, fresh: bool, request: gr.Request) -> Any:
         """Puts the run into the queue."""
         try:
+            if not draft:
+                raise UsageError("the form is still being filled in: press Start again in a moment")
             run, said = train_actions.start(draft, self.place(request), fresh)
         except Exception as error:
             return train_actions.trouble(error), gr.skip()
-        return said, run
+        return said, (run, stamp())
 
     @told
     def preset_load(self, name: str, draft: Draft, request: gr.Request) -> Any:
@@ -190,7 +202,7 @@ class Tab(Parts):
     @told
     def preset_save(self, name: str, draft: Draft, request: gr.Request) -> Any:
         here = self.place(request)
-        path = presets.save(here, name or "", draft)
+        path = presets.save(here, name or "", draft or drafts.fresh())
         gr.Info(f"Saved as {path.stem}. `studio train {path.name}` in {path.parent.name} does the same.")
         return gr.update(choices=presets.names(here), value=path.stem)
 
@@ -206,6 +218,11 @@ def filled(draft: Draft) -> list[Any]:
     folder = str(draft["changed"].get("data.folder") or "")
     example = folder if folder.startswith("subject:") else ""
     return [draft, draft["goal"] or None, draft["trainer"], folder, example, stamp()]
+
+
+def pictured(draft: Draft) -> list[Any]:
+    """As `filled` for another folder, which no widget of the form shows: what is being typed there stays."""
+    return [*filled(draft)[:-1], gr.skip()]
 
 
 def stamp() -> str:
@@ -232,5 +249,5 @@ def build(place: Where, page: gr.Blocks | None = None) -> Tab:
     tab.bind()
     page = page or Context.root_block
     if page is not None:
-        page.load(tab.arrive, tab.kept, [*tab.faces, tab.preset], **QUIET)
+        page.load(tab.arrive, [tab.kept, tab.draft], [*tab.faces, tab.preset], **QUIET)
     return tab

@@ -12,17 +12,25 @@ from studio.ui import draft as drafts
 from studio.ui import goals
 from studio.ui.form_choices import subjects
 from studio.ui.place import Where
-from studio.ui.train_actions import HEADERS
+from studio.ui.train_actions import FRESH, HEADERS
 from studio.ui.words import EMPTY
 
 DROP = "Drop pictures here, with caption files (.txt) if there are any"
+STARTED = "train-started"  # the id of what says which run was started last, for the Watch tab
 STATIC = [number for number, name in enumerate(HEADERS) if name != "caption"]
+
+LOOK = """
+#train-pictures .grid-wrap { min-height: 0; max-height: none; }
+.gradio-container { overflow: clip !important; }
+@media (min-width: 900px) {
+  #train-side { position: sticky; top: 1rem; align-self: flex-start; max-height: 96vh; overflow-y: auto; }
+}"""  # what is planned and started stays in sight of a long form
 
 
 @dataclass
 class Parts:
     """The components. draft: what is filled in; kept: the browser's copy of it; form: changes when the form must be
-    drawn anew; seen: what is shown of the pictures; started: the run that was started last, for other tabs to follow.
+    drawn anew; seen: what is shown of the pictures; started: name and moment of the run that was started last.
     """
 
     place: Where
@@ -73,7 +81,8 @@ class Parts:
 def layout(place: Where) -> dict[str, Any]:
     """Every component by its name in `Parts`, drawn where this is called."""
     made: dict[str, Any] = {"place": place, "draft": gr.State({}), "form": gr.State(""), "seen": gr.State({})}
-    made |= {"started": gr.State("")}
+    made["started"] = gr.State(("", ""))
+    made["started"].elem_id = STARTED
     made["kept"] = gr.BrowserState(drafts.fresh(), storage_key="studio-train", secret="studio-train")
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
@@ -83,10 +92,11 @@ def layout(place: Where) -> dict[str, Any]:
             made |= method()
             gr.Markdown("### 3 · Settings")
             made |= settings()
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=320, elem_id="train-side"):
             gr.Markdown("### 4 · Start")
             made |= start()
             made |= presets()
+            gr.HTML(f"<style>{LOOK}</style>", container=False, padding=False)
     return made
 
 
@@ -148,10 +158,10 @@ def settings() -> dict[str, Any]:
     made: dict[str, Any] = {}
     with gr.Row():
         made["search"] = gr.Textbox(
-            label="Search all settings", placeholder="rank, learning rate, --adapter.alpha", elem_id="train-search"
+            label="Search all settings", placeholder="learning rate", elem_id="train-search", scale=3, min_width=200
         )
-        made["everything"] = gr.Checkbox(label="All settings", value=False, elem_id="train-all", min_width=140)
-        made["reset"] = gr.Button("Reset settings", size="sm", elem_id="train-reset", min_width=140)
+        made["everything"] = gr.Checkbox(label="All settings", value=False, elem_id="train-all", min_width=130)
+    made["reset"] = gr.Button("Reset settings", size="sm", elem_id="train-reset")
     made["fields"] = gr.Column(elem_id="train-form")
     return made
 
@@ -163,7 +173,7 @@ def start() -> dict[str, Any]:
         "plan": gr.Markdown("Memory and time are planned here.", elem_id="train-plan"),
         "start": gr.Button("Start training", variant="primary", elem_id="train-start"),
         "fresh": gr.Checkbox(
-            label="As a new run, even if one of this name is there to go on with", value=False, elem_id="train-fresh"
+            label=f"{FRESH}, even if one of this name is there to go on with", value=False, elem_id="train-fresh"
         ),
         "status": gr.Markdown(elem_id="train-status"),
     }
@@ -171,6 +181,7 @@ def start() -> dict[str, Any]:
         label="The command that does the same",
         language="shell",
         interactive=False,
+        lines=2,
         wrap_lines=True,
         elem_id="train-command",
     )

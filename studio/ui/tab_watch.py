@@ -16,11 +16,13 @@ from studio.ui.live_numbers import drawing, named
 from studio.ui.live_state import AT_WORK, Doing, buttons, doing
 from studio.ui.place import Place, Where
 from studio.ui.tab_queue import QUIET, Updates
+from studio.ui.tab_train_parts import STARTED
 from studio.ui.tab_watch_parts import PANELS, Parts, empty, layout
 from studio.ui.words import EMPTY, shown
 
 APART = ("loss", "reward", "lr")  # numbers with a drawing of their own
 STAY = ("names", "queue", "arrived", "panels")  # what a visitor has seen that is not of one run
+OPEN = "() => document.getElementById('tab-watch-button')?.click()"
 READERS = Readers()
 
 
@@ -42,6 +44,17 @@ class Tab(Parts):
             then(button.click(self.asking(ask), self.run, None, **QUIET))
         self.queue.bind(then)
 
+    def follow(self, started: gr.State) -> None:
+        """A run that another tab has started is shown here. started: its name, and what makes it another value."""
+        started.change(self.begun, started, [self.run, self.kept], **QUIET)
+        started.change(None, js=OPEN, **QUIET)
+
+    def begun(self, started: tuple[str, str], request: gr.Request) -> Any:
+        """The run that was just started."""
+        name = started[0]
+        names = [run.name for run in self.place(request).store.list()]
+        return gr.update(choices=names, value=name), name
+
     def arrive(self, kept: str | None, request: gr.Request) -> Any:
         """Which run a page shows that was just opened: the one it showed before, one at work, or the newest."""
         here = self.place(request)
@@ -61,12 +74,11 @@ class Tab(Parts):
         before, seen = dict(seen or {}), dict(seen or {})
         try:
             here = self.place(request)
-            jobs = Queue(here.runs).jobs()
-            out = self.queue.look(jobs, job, seen)
+            out = self.queue.look(Queue(here.runs).jobs(), job, seen)
             name = self.choose(here, name, seen, out)
-            if not name:
+            if not name and not seen["names"]:
                 out |= changed(seen, "status", EMPTY["watch"], {self.status: empty(EMPTY["watch"])})
-            else:
+            elif name:
                 out |= self.watched(here, name, (number, at), seen)
         except Exception as error:
             said, seen = shown(error), before
@@ -76,14 +88,17 @@ class Tab(Parts):
     def choose(self, here: Place, name: str | None, seen: dict[str, Any], out: Updates) -> str:
         """The run to show; the list of runs is drawn anew where it changed."""
         names = [run.name for run in here.store.list()]
-        chosen = name or (first(here, names) if seen.get("arrived") else "") or ""
+        if not name and not seen.get("arrived"):  # `arrive` knows what the browser remembers: the first look leaves it
+            seen["arrived"], seen["names"] = True, names
+            return ""
+        chosen = name or first(here, names) or ""
         fresh = [new for new in names if new not in seen.get("names", names)]
         if fresh and seen.get("what") not in AT_WORK:  # somebody has just started it
             chosen = fresh[0]
-        seen["arrived"] = True  # the first look leaves the choice to `arrive`, which knows what the browser remembers
         if seen.get("names") != names or chosen != (name or ""):
             seen["names"] = names
-            out[self.run] = gr.update(choices=names, value=chosen or None)
+            # a look that comes late leaves alone what was chosen meanwhile
+            out[self.run] = gr.update(choices=names, **({"value": chosen} if chosen != (name or "") else {}))
         return chosen
 
     def watched(self, here: Place, name: str, asked: tuple[str | None, float], seen: dict[str, Any]) -> Updates:
@@ -215,4 +230,6 @@ def build(place: Where, page: gr.Blocks | None = None) -> Tab:
     page = page or Context.root_block
     if page is not None:
         page.load(tab.arrive, tab.kept, tab.run, **QUIET)
+        if started := next((one for one in page.blocks.values() if one.elem_id == STARTED), None):
+            tab.follow(started)
     return tab

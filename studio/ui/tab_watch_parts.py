@@ -16,10 +16,18 @@ from studio.ui.words import EMPTY
 EVERY = 2.0  # seconds between two looks
 PANELS = 8  # lines of a run by rewards: trained reward, judges, diversity, distance
 FAR = 10_000  # previews a slider may count: a page that was open before the server restarted still fits
+LOOK = """
+#watch-previews .grid-wrap { min-height: 0; max-height: none; }
+#watch-previews .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(16rem, 45%), 1fr)) !important; }
+"""  # pairs stay beside each other, also on a phone
 ASKS = (("stop", "Stop and save", "stop"), ("resume", "Resume", "primary"), ("sample-now", "Sample now", "secondary"))
 STATUS = """
 .watch-status strong { margin-right: .6rem; }
-.watch-status progress { width: min(100%, 24rem); height: .6rem; accent-color: var(--primary-500); }
+.watch-status progress { width: min(100%, 24rem); height: .6rem; appearance: none; border: 0; border-radius: .3rem;
+  overflow: hidden; vertical-align: middle; background: var(--border-color-primary); }
+.watch-status progress::-webkit-progress-bar { background: var(--border-color-primary); }
+.watch-status progress::-webkit-progress-value { background: var(--primary-500); }
+.watch-status progress::-moz-progress-bar { background: var(--primary-500); }
 .watch-status[data-state=failed] strong { color: var(--error-text-color); }
 .watch-number { display: inline-block; margin: .25rem 1.2rem 0 0; font-variant-numeric: tabular-nums; }
 .watch-number small { color: var(--body-text-color-subdued); }
@@ -67,19 +75,19 @@ def empty(text: str) -> str:
     return f'<p class="watch-empty">{escape(text)}</p>'
 
 
-def plot(name: str, label: str, visible: bool = True) -> gr.LinePlot:
+def plot(name: str, label: str, visible: bool = True, least: int = 280) -> gr.LinePlot:
     """A line over steps."""
     return gr.LinePlot(
         x="step", y="value", color="line", x_title="step", y_title=" ", tooltip="all", height=300,
-        color_map=COLOURS, color_title=" ",  # the names are in the label
-        label=label, min_width=280, visible=visible, elem_id=f"watch-{name}", buttons=["fullscreen", "export"],
+        color_map=COLOURS, colors_in_legend=[],  # the names are in the label
+        label=label, min_width=least, visible=visible, elem_id=f"watch-{name}", buttons=["fullscreen", "export"],
     )  # fmt: skip
 
 
 def layout(place: Where) -> dict[str, Any]:
     """The components by name, from top to bottom."""
     run = gr.Dropdown([], value=None, allow_custom_value=True, label="Run", elem_id="watch-run")
-    status = gr.HTML(empty(EMPTY["watch"]), css_template=STATUS, elem_id="watch-status")
+    status = gr.HTML("", css_template=STATUS, elem_id="watch-status")
     with gr.Row():
         asks = [
             gr.Button(label, interactive=False, variant=kind, elem_id=f"watch-{name}", min_width=120)
@@ -88,12 +96,13 @@ def layout(place: Where) -> dict[str, Any]:
     notes = gr.HTML(css_template=NOTES, elem_id="watch-notes")
     with gr.Row():
         curve, rate = plot("loss", "loss by step"), plot("lr", "learning rate by step")
-    at = gr.Slider(1, FAR, value=1, step=1, label=EMPTY["previews"], visible=False, elem_id="watch-step")
+    at = gr.Slider(1, FAR, value=FAR, step=1, label=EMPTY["previews"], visible=False, elem_id="watch-step")
     gallery = gr.Gallery(
-        label=EMPTY["previews"], columns=4, height="auto", object_fit="contain", elem_id="watch-previews", format="png"
-    )
+        label=EMPTY["previews"], columns=4, fit_columns=False, height="auto", object_fit="contain", format="png",
+        elem_id="watch-previews",
+    )  # fmt: skip
     with gr.Row():
-        panels = [plot(f"panel-{number}", "", visible=False) for number in range(PANELS)]
+        panels = [plot(f"panel-{number}", "", visible=False, least=400) for number in range(PANELS)]
     with gr.Accordion("More numbers", open=False, elem_id="watch-more"):
         number = gr.Dropdown([], value=None, allow_custom_value=True, label="Number by step", elem_id="watch-number")
         other = plot("other", "", visible=False)
@@ -103,6 +112,7 @@ def layout(place: Where) -> dict[str, Any]:
         )
     with gr.Accordion("Queue", open=True, elem_id="watch-queue"):
         queue = Panel.build(place)
+        gr.HTML(f"<style>{LOOK}</style>", container=False, padding=False)
     return {
         "place": place, "run": run, "status": status, "notes": notes, "at": at, "gallery": gallery, "curve": curve,
         "rate": rate, "number": number, "other": other, "panels": panels, "log": log, "queue": queue,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PAGE = 24  # pictures shown at once
 KEPT = 8  # answers of the data doctor
+FRESH = "As a new run"  # the checkbox below the button
 HEADERS = ["picture", "caption", "caption from", "tokens", "never read", "look at"]
 
 
@@ -224,7 +225,27 @@ def start(draft: Draft, place: Place, fresh: bool = False) -> tuple[str, str]:
     if data.folder is None and type(data).__name__ == "Pictures":
         raise DataError("no pictures yet: drop some above, name a folder, or take an example subject")
     queue = Queue(place.runs)
-    job = queue.submit(config, place.owner, fresh, place)
+    if not fresh:
+        refuse_finished(config, place)
+    try:
+        job = queue.submit(config, place.owner, fresh, place)
+    except UsageError as error:
+        if "--fresh" not in str(error):
+            raise
+        said = str(error).replace("another --run, or --fresh", f"another name of the run, or tick '{FRESH}'")
+        raise UsageError(said) from None
     ahead = queue.ahead(job)
     waits = f"{ahead} before it in the queue" if ahead else "it begins now"
-    return job.run, f"**{plain(job.run)}** is {job.state}: {waits}. Go to Watch to see it."
+    return job.run, f"**{plain(job.run)}** is {job.state}: {waits}. Watch shows it."
+
+
+def refuse_finished(config: RunConfig, place: Place) -> None:
+    """Raises UsageError where starting would only find the same run finished."""
+    from studio import store
+    from studio.ui.jobs_trust import checked
+
+    config = checked(config, place)
+    run = place.store.place(config)
+    if run.config_file.exists() and run.state(config.settings.steps) == "done" and store.same(run, config):
+        said = f"give more steps to go on with it, or tick '{FRESH}' to train it again"
+        raise UsageError(f"the run '{run.name}' is finished, with these very settings: {said}")

@@ -126,7 +126,7 @@ def test_files_are_served_from_the_cache_only(rules: Rules, tmp_path: Path) -> N
         "http://127.0.0.1/x",
         f"file://{rules.cache}/a.png",
     ):
-        for prefix in ("/gradio_api/file=", "/file="):
+        for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/file/"):
             assert ask(rules, prefix + path)[0] == 403, path
     assert ask(rules, "/gradio_api/proxy=http://10.0.0.1/")[0] == 403
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from studio.pipelines.errors import UsageError
-from studio.ui.space import here, on_gpu, signed_in
+from studio.ui.space import here, on_gpu, signed_in, token
 
 if TYPE_CHECKING:
     from tests.ui.conftest import Start
@@ -21,7 +21,7 @@ SPACE = {"SYSTEM": "spaces", "SPACE_ID": "ana/studio", "OAUTH_CLIENT_ID": "id", 
 
 def request(name: str, expires: float) -> Any:
     """A request of a signed-in user, as gradio hands it over."""
-    info = {"userinfo": {"preferred_username": name}, "expires_at": expires}
+    info = {"userinfo": {"preferred_username": name}, "expires_at": expires, "access_token": f"hf_of_{name}"}
     return SimpleNamespace(request=SimpleNamespace(scope={"session": {"oauth_info": info}}))
 
 
@@ -54,6 +54,8 @@ def test_strangers_look_and_signed_in_users_write(tmp_path: Path) -> None:
     assert ana.runs == space.base / "users" / "ana" / "runs"
     assert signed_in(request("ana", time.time() - 1)) == "", "an old sign-in is none"
     assert signed_in(SimpleNamespace(request=SimpleNamespace(scope={}))) == ""
+    assert token(request("ana", time.time() + 60)) == "hf_of_ana"
+    assert token(request("ana", time.time() - 1)) == token(None) == ""
 
 
 def test_only_named_users_write_where_some_are_named(tmp_path: Path) -> None:
@@ -98,3 +100,10 @@ def test_app_starts_with_the_variables_of_a_space(start: Start, page: Any) -> No
     notes = " ".join(page.get_by_role("note").all_inner_texts())
     assert "No persistent storage" in notes
     assert "ZeroGPU" in notes
+
+
+def test_a_space_installs_what_the_project_needs() -> None:
+    listed = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"}
+    project = (ROOT / "pyproject.toml").read_text().split("\ndependencies = [", 1)[1].split("]", 1)[0]
+    needed = {line.strip().strip('",') for line in project.splitlines() if line.strip()}
+    assert listed == {row.replace("gradio>", "gradio[oauth]>") for row in needed}
