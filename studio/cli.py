@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "Learn a subject or style; without arguments: the demo on the embedded model",
     "sample": "Make pictures with a run or an adapter file, beside the base model's",
     "preview": "A run's previews once more, by its newest checkpoint: the same prompts and seeds",
+    "rollback": "A run by rewards back at its guard's best look: the adapter's files, with those weights",
     "evaluate": "How good runs or adapter files are, beside the base model, with intervals and a report",
     "plan": "What a run will take: memory per phase, disk, time; whether it fits",
     "check-data": "What a folder of pictures holds: each file used or left out and why, crops, captions, masks",

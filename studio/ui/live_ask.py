@@ -1,4 +1,4 @@
-"""What a visitor can ask of a watched run: stop, go on, draw its previews now. Each is a file or a job of the queue."""
+"""What a visitor can ask of a watched run: stop, go on, draw now, go back. Each is a file or a job of the queue."""
 
 from __future__ import annotations
 
@@ -41,3 +41,11 @@ def sample(queue: Queue, run: Run, what: Doing, owner: str = "") -> str:
         raise UsageError(f"the run '{run.name}' has no checkpoint to draw with yet: resume it first")
     queue.command(("preview", run.name, "--runs", str(run.folder.parent)), run.folder, owner)
     return f"{run.name}: the checkpoint of step {max(steps)} draws as soon as the queue has room"
+
+
+def back(queue: Queue, run: Run, what: Doing, owner: str = "") -> str:
+    """Writes the adapter anew with the weights of the guard's best look; what to tell. Raises UsageError at work."""
+    if what in (*AT_WORK, "waiting"):
+        raise UsageError(f"the run '{run.name}' is at work: stop it first, then go back")
+    queue.command(("rollback", run.name, "--runs", str(run.folder.parent)), run.folder, owner)
+    return f"{run.name}: the adapter gets the weights of its best look as soon as the queue has room"

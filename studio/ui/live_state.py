@@ -26,6 +26,7 @@ class Buttons:
     stop: bool
     resume: bool
     sample: bool
+    back: bool
 
 
 def held(run: Run) -> bool:
@@ -62,11 +63,14 @@ def doing(live: Live, job: Job | None = None, now: float | None = None) -> Doing
 
 
 def buttons(live: Live, what: Doing, writable: bool = True) -> Buttons:
-    """Stop while it works or waits, resume where it is not finished, sample where there are weights to draw with."""
-    working = what in AT_WORK
+    """Stop while it works or waits, resume where it is not finished, sample where there are
+    weights to draw with, back where a guard has looked."""
+    idle = what not in (*AT_WORK, "waiting")
     weights = bool(checkpoints.steps(live.run.checkpoints))
+    course = live.numbers.course()
     return Buttons(
         stop=writable and what == "running",
         resume=writable and what in ("new", "stopped", "failed", "interrupted"),
-        sample=writable and (what == "running" or (weights and not working and what != "waiting")),
+        sample=writable and (what == "running" or (weights and idle)),
+        back=writable and idle and weights and course is not None and course.best is not None,
     )

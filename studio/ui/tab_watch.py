@@ -40,7 +40,12 @@ class Tab(Parts):
         def then(done: Any) -> None:
             done.then(self.look, **looks)
 
-        for button, ask in ((self.stop, ask_stop), (self.resume, ask_resume), (self.sample, ask_sample)):
+        for button, ask in (
+            (self.stop, ask_stop),
+            (self.resume, ask_resume),
+            (self.sample, ask_sample),
+            (self.back, ask_back),
+        ):
             then(button.click(self.asking(ask), self.run, None, **QUIET))
         self.queue.bind(then)
 
@@ -129,7 +134,9 @@ class Tab(Parts):
         out = changed(seen, "status", status, {self.status: status})
         out |= changed(seen, "notes", notes, {self.notes: notes})
         sides = {self.stop: on.stop, self.resume: on.resume, self.sample: on.sample}
-        return out | changed(seen, "buttons", on, {one: gr.update(interactive=able) for one, able in sides.items()})
+        drawn = {one: gr.update(interactive=able) for one, able in sides.items()}
+        drawn[self.back] = gr.update(interactive=on.back, visible=on.back)
+        return out | changed(seen, "buttons", on, drawn)
 
     def pictures(self, live: Live, at: int, seen: dict[str, Any]) -> Updates:
         """The previews beside the base model's; a slider at its end follows the run."""
@@ -200,6 +207,12 @@ def ask_sample(here: Place, name: str) -> str:
     """Sample now."""
     here.may_train()  # in a process of its own, which a Space without a GPU of its own cannot have
     return live_ask.sample(Queue(here.runs), run := found(name, here), now(here, run), here.owner)
+
+
+def ask_back(here: Place, name: str) -> str:
+    """Roll back."""
+    here.may_train()
+    return live_ask.back(Queue(here.runs), run := found(name, here), now(here, run), here.owner)
 
 
 def now(here: Place, run: Any) -> Doing:

@@ -20,7 +20,8 @@ LOOK = """
 #watch-previews .grid-wrap { min-height: 0; max-height: none; }
 #watch-previews .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(16rem, 45%), 1fr)) !important; }
 """  # pairs stay beside each other, also on a phone
-ASKS = (("stop", "Stop and save", "stop"), ("resume", "Resume", "primary"), ("sample-now", "Sample now", "secondary"))
+ASKS = (("stop", "Stop and save", "stop"), ("resume", "Resume", "primary"), ("sample-now", "Sample now", "secondary"),
+        ("roll-back", "Roll back to the best", "secondary"))  # fmt: skip
 STATUS = """
 .watch-status strong { margin-right: .6rem; }
 .watch-status progress { width: min(100%, 24rem); height: .6rem; appearance: none; border: 0; border-radius: .3rem;
@@ -46,6 +47,7 @@ class Parts:
     stop: gr.Button
     resume: gr.Button
     sample: gr.Button
+    back: gr.Button
     at: gr.Slider
     gallery: gr.Gallery
     curve: gr.LinePlot
@@ -65,7 +67,17 @@ class Parts:
 
     def outputs(self) -> list[Any]:
         """What a look may change."""
-        shown = [self.status, self.notes, self.stop, self.resume, self.sample, self.at, self.gallery, self.curve]
+        shown = [
+            self.status,
+            self.notes,
+            self.stop,
+            self.resume,
+            self.sample,
+            self.back,
+            self.at,
+            self.gallery,
+            self.curve,
+        ]
         rest = [self.rate, self.number, self.other, *self.panels, self.log, *self.queue.outputs()]
         return [self.run, *shown, *rest, self.seen]
 
@@ -90,7 +102,8 @@ def layout(place: Where) -> dict[str, Any]:
     status = gr.HTML("", css_template=STATUS, elem_id="watch-status")
     with gr.Row():
         asks = [
-            gr.Button(label, interactive=False, variant=kind, elem_id=f"watch-{name}", min_width=120)
+            gr.Button(label, interactive=False, variant=kind, elem_id=f"watch-{name}", min_width=120,
+                      visible=name != "roll-back")
             for name, label, kind in ASKS
         ]  # fmt: skip
     notes = gr.HTML(css_template=NOTES, elem_id="watch-notes")
@@ -116,7 +129,7 @@ def layout(place: Where) -> dict[str, Any]:
     return {
         "place": place, "run": run, "status": status, "notes": notes, "at": at, "gallery": gallery, "curve": curve,
         "rate": rate, "number": number, "other": other, "panels": panels, "log": log, "queue": queue,
-        **dict(zip(("stop", "resume", "sample"), asks, strict=True)),
+        **dict(zip(("stop", "resume", "sample", "back"), asks, strict=True)),
         "seen": gr.State({}),
         "kept": gr.BrowserState(None, storage_key="studio-watched", secret="studio-watched"),  # a name, nothing secret
         "timer": gr.Timer(EVERY),
