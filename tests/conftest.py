@@ -32,7 +32,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long `tests/test_kill.py` goes on."""
-    parser.addoption("--kills", type=int, default=5, help="kills at random moments in the kill test (5)")
+    parser.addoption("--kills", type=int, default=3, help="kills at random moments in the kill test (3)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
