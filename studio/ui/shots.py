@@ -119,6 +119,7 @@ def dress(page: Any, tab: str) -> None:
         page.locator("#train-example input").fill("dog")
         page.keyboard.press("Enter")
         there("#train-pictures img").wait_for(timeout=WAIT)
+        page.locator("#train-plan", has_text="fit").wait_for(timeout=WAIT)
     if tab == "Sample" and not page.locator("#sample-pictures img").count():
         there("#sample-prompt textarea").fill("a {trigger} {class_word} on a blue background")
         there("#sample-n input").fill("4")

@@ -56,12 +56,12 @@ class Tab(Parts):
         self.page.release(self.look, concurrency_limit=4, **look)
         self.upload.upload(self.dropped, [self.upload, self.draft], [*self.faces, self.upload], **BUSY)
         for event in (self.folder.submit, self.folder.blur):
-            event(self.named, [self.folder, self.draft], self.faces, **QUIET)
-        self.example.input(self.named, [self.example, self.draft], self.faces, **QUIET)
+            event(self.named, [self.folder, self.draft], self.faces, **IN_TURN, **QUIET)
+        self.example.input(self.named, [self.example, self.draft], self.faces, **IN_TURN, **QUIET)
         written = self.write.click(self.caption, [self.draft, self.seen, self.captions], None, **BUSY)
         written.then(self.look, concurrency_limit=4, **look)
-        self.goal.input(self.propose, [self.goal, self.draft, self.seen], [self.reason, *self.faces], **BUSY)
-        self.trainer.input(self.choose, [self.trainer, self.draft], [self.reason, *self.faces], **BUSY)
+        self.goal.input(self.propose, [self.goal, self.draft, self.seen], [self.reason, *self.faces], **IN_TURN, **BUSY)
+        self.trainer.input(self.choose, [self.trainer, self.draft], [self.reason, *self.faces], **IN_TURN, **BUSY)
         self.reset.click(self.again, self.draft, self.faces, **QUIET)
         self.bind_presets()
         begun = self.start.click(lambda: "Starting…", None, self.status, **QUIET)
@@ -249,5 +249,5 @@ def build(place: Where, page: gr.Blocks | None = None) -> Tab:
     tab.bind()
     page = page or Context.root_block
     if page is not None:
-        page.load(tab.arrive, [tab.kept, tab.draft], [*tab.faces, tab.preset], **QUIET)
+        page.load(tab.arrive, [tab.kept, tab.draft], [*tab.faces, tab.preset], **IN_TURN, **QUIET)
     return tab

@@ -21,6 +21,7 @@ STATIC = [number for number, name in enumerate(HEADERS) if name != "caption"]
 
 LOOK = """
 #train-pictures .grid-wrap { min-height: 0; max-height: none; }
+#train-captions th * { word-break: normal !important; overflow-wrap: normal !important; }
 .gradio-container { overflow: clip !important; }
 @media (min-width: 900px) {
   #train-side { position: sticky; top: 1rem; align-self: flex-start; max-height: 96vh; overflow-y: auto; }
@@ -129,6 +130,7 @@ def pictures() -> dict[str, Any]:
         datatype="str",
         interactive=True,
         static_columns=STATIC,
+        column_widths=["16%", "32%", "12%", "13%", "13%", "14%"],
         wrap=True,
         visible=False,
         max_height=360,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PAGE = 24  # pictures shown at once
 KEPT = 8  # answers of the data doctor
 FRESH = "As a new run"  # the checkbox below the button
-HEADERS = ["picture", "caption", "caption from", "tokens", "never read", "look at"]
+HEADERS = ["picture", "caption", "from", "tokens", "cut off", "remarks"]
 
 
 class Looks:
