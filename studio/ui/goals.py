@@ -71,6 +71,11 @@ def wish(model: str) -> tuple[str, ...]:
     return ("embedded-stated",) if model in OURS else ("hps",)
 
 
+def suggested(model: str) -> dict[str, Any]:
+    """What goals set by themselves, which goes when another goal is chosen."""
+    return {**STYLE.settings, "reward.terms": list(wish(model))}
+
+
 SUBJECT = Proposal(
     "dreambooth",
     "DreamBooth learns one subject from a few pictures; of the methods here it is the plainest, with one pass of the "

@@ -47,6 +47,8 @@ class Rules:
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.upload:
             return 413, f"That is larger than the {self.upload >> 20} MiB that one upload may have."
+        if who and foreign(headers):
+            return 403, "Another page sent that; the studio only listens to its own."
         if who and not self.bucket.takes(who, time.monotonic()):
             return 429, "Too many requests at once; wait a moment and try again."
         return None
@@ -66,6 +68,13 @@ class Rules:
 def name_of(host: str) -> str:
     """The name of a Host header, without its port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+
+
+def foreign(headers: dict[str, str]) -> bool:
+    """Whether a browser says that another page made it send a request; programs say nothing."""
+    origin = headers.get("origin")
+    known = {name_of(headers[key]) for key in ("host", "x-forwarded-host") if key in headers}
+    return origin is not None and name_of(origin.partition("://")[2]) not in known
 
 
 class Guard:

@@ -78,8 +78,9 @@ class Queue:
         return max(mine, key=lambda job: job.asked, default=None)
 
     def ahead(self, job: Job) -> int:
-        """How many jobs wait before this one."""
-        return sum(other.state == "waiting" and other.order < job.order for other in self.jobs())
+        """How many jobs are at work, or wait before this one."""
+        jobs = [other for other in self.jobs() if not other.end and other.id != job.id]
+        return sum(other.state != "waiting" or other.order < job.order for other in jobs)
 
     def write(self, job: Job) -> Job:
         """A job's file, written aside and renamed. Raises DiskFull."""

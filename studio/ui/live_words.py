@@ -46,6 +46,7 @@ def status(live: Live, what: Doing, now: float | None = None) -> Markup:
     if what == "running":
         head = PHASES.get(live.phase, "starting") if live.end is None else "starting"
     done, total, unit = progress(live, what)
+    head = unit if what == "running" and total and unit != "steps" else head
     bar = Markup('<progress value="{}" max="{}" aria-label="{} of {} {}"></progress>') if total else Markup("")
     items = Markup(" ").join(
         Markup('<span class="watch-number"><small>{}</small> {}</span>').format(*part)

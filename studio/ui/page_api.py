@@ -6,7 +6,8 @@ A client that starts a run, waits for it and fetches its adapter:
     from gradio_client import Client
 
     client = Client("http://127.0.0.1:7860")  # auth=("NAME", "PASSWORD") where the page asks for them
-    run = client.predict({"trainer": "dreambooth", "dreambooth": {"steps": 40}}, api_name="/start_run")
+    settings = {"steps": 40, "data": {"folder": "subject:penguin"}}  # or a folder of yours
+    run = client.predict({"trainer": "dreambooth", "dreambooth": settings}, api_name="/start_run")
     while (now := client.predict(run, api_name="/run_status"))["state"] in ("waiting", "running"):
         print(now["step"], "of", now["steps"], now["loss"])
         time.sleep(2)
@@ -33,7 +34,7 @@ def told(work: Callable[[], T]) -> T:
     try:
         return work()
     except Exception as error:  # the last door of the interface: a sentence goes out, never a traceback
-        raise gr.Error(shown(error)) from None
+        raise gr.Error(shown(error), print_exception=False) from None
 
 
 def bind(where: Where) -> None:

@@ -65,7 +65,7 @@ class Panel:
         seen["queue"] = now
         choices = live_queue.choices(jobs)
         known = [value for _, value in choices]
-        kept = job if job in known else next(iter(known), None)
+        kept = job if job in known else None  # never another job by itself: the next click might stop it
         table = str(live_queue.table(jobs)) or f'<p class="watch-empty">{EMPTY["queue"]}</p>'
         return {self.table: table, self.job: gr.update(choices=choices, value=kept)}
 

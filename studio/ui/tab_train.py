@@ -38,7 +38,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*values)
         except Exception as error:  # the page's last line of defence: nothing shows a traceback
-            raise gr.Error(shown(error), duration=None, print_exception=False) from None
+            raise gr.Error(shown(error), duration=20, print_exception=False) from None
 
     return safely
 
@@ -142,7 +142,7 @@ class Tab(Parts):
         try:
             folder, refused = data_uploads.receive(here, files or [], Path(now) if now else None)
         except StudioError as error:  # the field is emptied all the same, for other files
-            gr.Warning(shown(error), duration=None)
+            gr.Warning(shown(error), duration=20)
             return [*[gr.skip()] * len(self.faces), None]
         for said in refused[:5]:
             gr.Warning(f"Not taken: {said}")

@@ -142,9 +142,12 @@ def captioned(draft: Draft, place: Place, before: dict[str, str], rows: list[lis
 
 def proposed(draft: Draft, key: str, count: int | None, place: Place) -> tuple[Draft, str]:
     """The draft for a goal, and the reason, as Markdown. Raises UsageError."""
-    changed = draft["changed"]
+    model = str(draft["changed"].get("model") or "embedded")
+    earlier = goals.suggested(model)
+    changed = {name: value for name, value in draft["changed"].items() if value != earlier.get(name, object())}
+    draft = {**draft, "changed": changed}
     refuse_code(changed.get("reward.terms") or (), place)
-    made = goals.propose(key, count, str(changed.get("model") or "embedded"), changed.get("reward.terms") or ())
+    made = goals.propose(key, count, model, changed.get("reward.terms") or ())
     moved, lost = drafts.switch(draft, made.trainer)
     wanted = {name: value for name, value in made.settings.items() if name not in changed}
     moved = drafts.put({**moved, "goal": key}, wanted)
@@ -179,7 +182,10 @@ def check(draft: Draft, place: Place) -> tuple[str, str, str]:
 
 
 def sound(config: RunConfig, place: Place) -> RunConfig:
-    """The config, if its rewards are some that its method can learn from. Raises UsageError."""
+    """The config, if its method has something to learn from. Raises UsageError, and DataError without pictures."""
+    data = config.settings.data
+    if data.folder is None and type(data).__name__ == "Pictures":
+        raise DataError("no pictures yet: drop some above, name a folder, or take an example subject")
     reward = getattr(config.settings, "reward", None)
     if reward is None:
         return config
@@ -221,9 +227,6 @@ def start(draft: Draft, place: Place, fresh: bool = False) -> tuple[str, str]:
 
     place.may_train()
     config = sound(drafts.config(draft, place), place)
-    data = config.settings.data
-    if data.folder is None and type(data).__name__ == "Pictures":
-        raise DataError("no pictures yet: drop some above, name a folder, or take an example subject")
     queue = Queue(place.runs)
     if not fresh:
         refuse_finished(config, place)
@@ -235,7 +238,7 @@ def start(draft: Draft, place: Place, fresh: bool = False) -> tuple[str, str]:
         said = str(error).replace("another --run, or --fresh", f"another name of the run, or tick '{FRESH}'")
         raise UsageError(said) from None
     ahead = queue.ahead(job)
-    waits = f"{ahead} before it in the queue" if ahead else "it begins now"
+    waits = f"{ahead} before it" if ahead else "it begins now"
     return job.run, f"**{plain(job.run)}** is {job.state}: {waits}. Watch shows it."
 
 

@@ -190,7 +190,7 @@ def test_the_buttons_do_what_can_be_done(tmp_path: Path):
         assert (found.stop, found.resume, found.sample) == on
     (run.checkpoints / "step-000001").mkdir(parents=True)
     assert live_state.buttons(live(run), "done").sample
-    assert live_state.buttons(live(run), "done", writable=False) == live_state.Buttons(False, False, False)
+    assert live_state.buttons(live(run), "done", writable=False) == live_state.Buttons(False, False, False, False)
 
 
 def preview(run: Run, name: str, prompt: str = "a dog", seed: int = 0) -> None:

@@ -146,6 +146,14 @@ def test_uploads_are_cut_off_whether_they_tell_their_size_or_not(rules: Rules) -
     assert ask(rules, "/gradio_api/upload", b"x" * 17)[0] == 499
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("http://localhost:7860", 200), ("http://evil.example", 403), ("null", 403), ("http://localhost.evil.example", 403)],
+)
+def test_another_page_may_not_send_anything(rules: Rules, origin: str, status: int) -> None:
+    assert ask(rules, "/gradio_api/upload", b"x", host="localhost:7860", origin=origin)[0] == status
+
+
 def test_too_many_requests_are_told_so(rules: Rules) -> None:
     rules.bucket = Bucket(burst=2, rate=0)
     assert [ask(rules, "/")[0] for _ in range(3)] == [200, 200, 429]

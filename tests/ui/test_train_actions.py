@@ -88,3 +88,21 @@ def test_the_plan_is_of_the_form(place: Place) -> None:
     finally:
         planner.close()
     assert planner.worker is None
+
+
+def test_what_one_goal_proposed_does_not_stay_for_another(place: Place) -> None:
+    style, _ = train_actions.proposed(ready(), "style", 5, place)
+    assert "data.prompt" in style["changed"]
+    subject, _ = train_actions.proposed(style, "subject", 5, place)
+    assert "data.prompt" not in subject["changed"]
+    taste, _ = train_actions.proposed(subject, "taste", 5, place)
+    few, said = train_actions.proposed(taste, "few-step", 5, place)
+    assert "reward.terms" not in few["changed"]
+    own, _ = train_actions.proposed(ready(**{"data.prompt": "my own {trigger}"}), "style", 5, place)
+    assert train_actions.proposed(own, "subject", 5, place)[0]["changed"]["data.prompt"] == "my own {trigger}"
+
+
+def test_without_pictures_the_page_says_what_start_would(place: Place) -> None:
+    command, _, said = train_actions.check(drafts.fresh(), place)
+    assert not command
+    assert "no pictures yet" in said.lower()
