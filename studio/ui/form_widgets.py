@@ -18,10 +18,12 @@ def widget(field: Field, value: Any) -> gr.components.Component:
     """The widget of a field, showing what `Field.shown` gives.
 
     A number widget's own bounds are left open: it would refuse a value without a word, where the config says why.
+    By its key the form that is drawn anew has the same widget, so that what is typed meanwhile still arrives.
     """
     common: dict[str, Any] = {"label": field.label, "info": field.hint, "elem_id": element(field.name)}
-    common |= {"interactive": True, "min_width": 240}
+    common |= {"interactive": True, "min_width": 240, "preserved_by_key": []}
     known = suggestions(field)
+    common["key"] = f"{field.name} {field.kind} {'known' if known else 'free'}"
     if field.kind in ("int", "float"):
         return gr.Number(value, **common)
     if field.kind == "bool":

@@ -102,8 +102,9 @@ class Tab(Parts):
         outputs = [self.draft, self.form] if name == "model" else [self.draft]
         # text that is pasted or filled in by the browser comes with no input event of its own
         events = [made.input, made.blur] if isinstance(made, gr.Textbox) else [made.input]
-        for event in events:  # one after another: two fields filled in at once are both kept
-            event(take, [made, self.draft], outputs, trigger_mode="always_last", **IN_TURN, **QUIET)
+        for number, event in enumerate(events):  # one after another: two fields filled in at once are both kept
+            key = f"{made.key} {number}"
+            event(take, [made, self.draft], outputs, key=key, trigger_mode="always_last", **IN_TURN, **QUIET)
 
     def arrive(self, kept: Any, draft: Draft, request: gr.Request) -> Any:
         """The page is opened or reloaded: the browser's draft comes back, unless somebody was quicker."""

@@ -73,3 +73,22 @@ def page(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(autouse=True)
+def no_client_outlives_its_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A client's heartbeat would reach for the network in the next test."""
+    import gradio_client
+
+    begun: list[Any] = []
+    begin = gradio_client.Client.__init__
+
+    def remembered(client: Any, *args: Any, **how: Any) -> None:
+        begun.append(client)
+        begin(client, *args, **how)
+
+    monkeypatch.setattr(gradio_client.Client, "__init__", remembered)
+    yield
+    for client in begun:
+        if hasattr(client, "heartbeat"):
+            client.close()

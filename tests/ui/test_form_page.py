@@ -1,0 +1,38 @@
+"""The form in a real browser: what is typed while it is drawn anew arrives all the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.ui.conftest import Server
+
+pytestmark = pytest.mark.enable_socket
+WAIT = 60_000
+
+
+def test_what_is_typed_while_the_form_is_drawn_anew_is_kept(server: Server, page: Any) -> None:
+    failed: list[str] = []
+    page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 500 else None)
+    page.goto(server.address)
+    steps, trigger = (
+        page.locator("#setting-steps input"),
+        page.locator("#setting-data-trigger textarea, #setting-data-trigger input"),
+    )
+    steps.wait_for(timeout=WAIT)
+    page.locator("#train-example input").click()
+    page.get_by_role("option", name="fox").first.click()
+    page.locator("#train-command", has_text="subject:fox").wait_for(timeout=WAIT)
+    page.locator("#train-all input").check()  # draws the form anew
+    steps.fill("37")
+    page.keyboard.press("Tab")
+    trigger.first.fill("zorp")
+    page.keyboard.press("Tab")
+    for said in ("--steps 37", "--trigger zorp"):
+        page.locator("#train-command", has_text=said).wait_for(timeout=WAIT)
+    assert not failed
+    page.locator("#train-reset").click()
+    page.wait_for_function("document.querySelector('#setting-steps input').value !== '37'", timeout=WAIT)
+    assert trigger.first.input_value() == "sks"
