@@ -75,10 +75,11 @@ def at(along: Sequence[float], values: Sequence[float], where: float) -> float:
 
 
 def clock(events: Iterable[Event]) -> dict[int, float]:
-    """Seconds of training after each step, by the times of its events.
+    """Seconds of training after each step, by the times of its events; of processor where it took less than that.
 
-    Loading, previews, checkpoints' scores and the time between two starts do not count: a step after one of those takes
-    the median of the others. A step that a resumed run did again counts once.
+    A run of one thread took less where others used its core, or where it was held. Loading, previews, checkpoints'
+    scores and the time between two starts do not count: a step after one of those takes the median of the others. A
+    step that a resumed run did again counts once.
     """
     taken: dict[int, float | None] = {}
     before: Event | None = None
@@ -87,7 +88,7 @@ def clock(events: Iterable[Event]) -> dict[int, float]:
             before = None
         elif event.numbers:
             follows = before is not None and event.step == before.step + 1
-            taken[event.step] = event.time - before.time if before is not None and follows else None
+            taken[event.step] = between(before, event) if before is not None and follows else None
             before = event
     known = [seconds for seconds in taken.values() if seconds is not None]
     usual, total, found = median(known) if known else math.nan, 0.0, {}
@@ -96,6 +97,12 @@ def clock(events: Iterable[Event]) -> dict[int, float]:
         total += usual if seconds is None else seconds
         found[step] = total
     return found
+
+
+def between(before: Event, after: Event) -> float:
+    """Seconds from one event to another of the same process."""
+    passed = after.time - before.time
+    return min(passed, after["busy"] - before["busy"]) if after.get("busy") and before.get("busy") else passed
 
 
 def asked(events: Iterable[Event]) -> dict[int, float]:

@@ -30,11 +30,11 @@ from studio.methods_page import NOTES
 HOW = """\
 Every number but the cost is of pictures of **held-out prompts** with fixed seeds that no run has trained on, drawn from
 each run's checkpoints afterwards; nothing is read off training batches. Cost: reward queries are pictures that were
-scored in training; seconds are those of training steps by the run's own events (loading, previews and measuring do not
-count; two runs share the machine, one core each). Between two checkpoints a curve is the line through them. A ratio
-stands as geometric mean over seeds, in brackets the 95 % interval of a bootstrap over seeds, widened for their small
-number (`studio/evaluation/bootstrap.py`). A bar **holds** where the interval lies above it, does not hold where it lies
-below, and is undecided otherwise.
+scored in training; seconds are those of one core in training steps by the run's own events (loading, previews,
+measuring and waiting for a core that others use do not count; two runs share the machine). Between two checkpoints a
+curve is the line through them. A ratio stands as geometric mean over seeds, in brackets the 95 % interval of a
+bootstrap over seeds, widened for their small number (`studio/evaluation/bootstrap.py`). A bar **holds** where the
+interval lies above it, does not hold where it lies below, and is undecided otherwise.
 """
 
 

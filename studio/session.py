@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -204,7 +205,8 @@ class Session(Materials):
                 data=self.stream, start=start, state=state, stop=journal.stop,
             ):  # fmt: skip
                 journal.step = tick.step
-                journal(numbers=tick.floats() | self.diagnosis(tick.step))
+                busy = {"busy": round(time.process_time(), 3)} if self.model.device.type == "cpu" else {}
+                journal(numbers=tick.floats() | self.diagnosis(tick.step), **busy)
                 self.tell(tick)
                 self.on_the_way(tick, saver)
         except NotFinite as problem:  # the state is as it was before the refused step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,11 @@ def test_time_is_that_of_training_alone() -> None:
         Event("load", 4, event="message", time=500.0), train(4, 510.0), train(5, 512.0),
     ]  # fmt: skip
     assert clock(events) == {1: 2, 2: 4, 3: 6, 4: 8, 5: 10}
+
+
+def test_waiting_for_a_core_is_not_training() -> None:
+    held = [replace(train(step, 100.0 * step), fields={"busy": 2.0 * step}) for step in (1, 2, 3)]
+    assert clock(held) == {1: 2, 2: 4, 3: 6}
 
 
 def test_queries_are_those_that_the_events_say() -> None:
