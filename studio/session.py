@@ -196,6 +196,7 @@ class Session(Materials):
     def ticks(self, saver: Saver, start: int, state: snapshot.State | None) -> loop.Tick:
         """The loop from `start` to its end; the last tick."""
         settings, journal, memory = self.config.settings, self.journal, self.memory
+        on_cpu = self.model.device.type == "cpu"
         if state is None:  # whatever was cached or drawn before changes nothing
             snapshot.seed(digest(self.config.seed, "train"))
         losses = registry.trainer(self.config.trainer).losses(settings, self.model, self.adapter, self.stream, memory)
@@ -205,7 +206,7 @@ class Session(Materials):
                 data=self.stream, start=start, state=state, stop=journal.stop,
             ):  # fmt: skip
                 journal.step = tick.step
-                busy = {"busy": round(time.process_time(), 3)} if self.model.device.type == "cpu" else {}
+                busy: dict[str, Any] = {"busy": round(time.process_time(), 3)} if on_cpu else {}
                 journal(numbers=tick.floats() | self.diagnosis(tick.step), **busy)
                 self.tell(tick)
                 self.on_the_way(tick, saver)

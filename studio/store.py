@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -215,15 +216,17 @@ class Store:
         for folder in (self.folder / name, Path(name)):
             if (folder / "run.toml").is_file():
                 return Run(permitted(folder.absolute(), "the run"))
-        known = [run.name for run in self.list()]
-        raise UsageError(
-            f"there is no run '{name}' in {self.folder}{nearest(name, known)}; `studio list runs` names all"
-        )
+        near = nearest(name, [run.name for run in self.list()])
+        raise UsageError(f"there is no run '{name}' in {self.folder}{near}; `studio list runs` names all")
 
     def list(self) -> list[Run]:
         """All runs, newest first."""
-        found = [path.parent for path in self.folder.glob("*/run.toml")]
-        return [Run(path) for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.name), reverse=True)]
+        found = []
+        with suppress(OSError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(OSError):  # no run, or one that is being deleted
+                    found.append((os.stat(f"{entry.path}/run.toml").st_mtime, Path(entry.path)))
+        return [Run(path) for _, path in sorted(found, reverse=True)]
 
     def name(self, config: RunConfig) -> str:
         """The config's name, or date-subject-trainer: an unfinished run of the same config, else a free name.

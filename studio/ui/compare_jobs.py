@@ -28,7 +28,10 @@ def evaluate(runs: Path, names: Sequence[str], owner: str = "", quick: bool = Fa
     for run in found:
         words = [COMMAND, str(run.folder), "--runs", str(runs.absolute()), "--json"]
         Queue(runs).command([*words, *["--quick"] * quick, *["--pick"] * pick], run.folder, owner)
-    return states(runs, names)
+    listed = ", ".join(run.name for run in found)
+    return (
+        f"In the queue: the evaluation of {listed}. Its turn is under Watch, Queue; the scores come here by themselves."
+    )
 
 
 def states(runs: Path, names: Sequence[str] | None) -> str:
@@ -42,5 +45,6 @@ def states(runs: Path, names: Sequence[str] | None) -> str:
 def sentence(run: str, state: str, reason: str) -> str:
     """How one evaluation stands."""
     if state in ("waiting", "running", "stopping"):
-        return f"The evaluation of {run} is {state}; its numbers appear here by themselves."
+        where = "waits in the queue" if state == "waiting" else f"is {state}"
+        return f"The evaluation of {run} {where} (Watch, Queue); its numbers appear here by themselves."
     return f"The evaluation of {run} {'was' if state != 'failed' else 'has'} {state}{f': {reason}' if reason else ''}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from studio.caption_rows import Job, Row
-    from studio.data_doctor import Report
+    from studio.data_doctor import File, Report
     from studio.pipelines.data_examples import Example
     from studio.pipelines.data_pictures import Pictures
     from studio.ui.place import Place
 
 LONGEST = 4000  # characters of a caption
+KEPT = re.compile(r"(^|/)\.?captions-\d{8}-\d{6}(-\d+)?\.zip$")  # by studio.caption_backup
+EARLIER = "earlier captions, kept: to have them back, unzip it there, or drop it above with the pictures"
 FROM = {"metadata": "metadata file", "sidecar": "text file", "missing": "the prompt", "empty": "the prompt"}
 
 
@@ -92,7 +95,7 @@ def look(data: Pictures, model: str) -> Look:
         verdict=report.verdict(),
         trainable=bool(known.examples),
         pictures=tuple(picture(report, number, missing, cut) for number in range(len(known))),
-        left_out=tuple((file.name, file.what) for file in report.files if file.state in ("left out", "row")),
+        left_out=tuple((file.name, why(file)) for file in report.files if file.state in ("left out", "row")),
         warnings=(*known.warnings, *report.doubts(), *([about.problem] if about.problem else [])),
         notes=tuple(report.notes()),
         trigger=known.trigger,
@@ -102,6 +105,11 @@ def look(data: Pictures, model: str) -> Look:
         cut=cut,
         report=report,
     )
+
+
+def why(file: File) -> str:
+    """Why a file was left out; what the studio itself laid there is said to be that."""
+    return EARLIER if KEPT.search(file.name) else file.what
 
 
 def picture(report: Report, number: int, missing: tuple[str, ...], cut: tuple[str, ...]) -> Picture:

@@ -7,42 +7,78 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from studio.pipelines.confine import is_inside
 from studio.pipelines.data_image import SUFFIXES, shown
 from studio.pipelines.data_sidecars import SIDECARS
 from studio.pipelines.errors import DataError, DiskError, is_full
+from studio.ui import data_zip
 from studio.ui.place import Place
 
 MOST_FILES = 1000
 MOST_PICTURE, MOST_TEXT = 100 * 2**20, 2**20  # bytes of one file
 TEXTS = frozenset({*SIDECARS, ".jsonl", ".csv"})
 SAFE = re.compile(r"[^\w.+-]+")
+LONE = "captions need their pictures: drop those with it, or put it into their folder"
+KINDS = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
 
 
-def receive(place: Place, files: Sequence[str | Path], into: Path | None = None) -> tuple[Path, list[str]]:
+class Refused(NamedTuple):
+    """A file that was not taken: its name, and why, with what to do."""
+
+    name: str
+    reason: str
+
+
+class NothingTaken(DataError):
+    """No picture among uploaded files."""
+
+    def __init__(self, refused: list[Refused]) -> None:
+        said = "; ".join(f"{one.name}: {one.reason}" for one in refused[:3]) or "none came"
+        super().__init__(f"no picture among the files ({said}): drop some of {KINDS}")
+        self.refused = refused
+
+
+def receive(place: Place, files: Sequence[str | Path], into: Path | None = None) -> tuple[Path, list[Refused]]:
     """Copies uploaded files into a new folder below `place.uploads`, or adds them to one of the visitor's.
 
-    Returns the folder and why each other file was not taken. Raises DataError where no picture is left, UsageError
-    where the visitor may not write.
+    Returns the folder and which files were not taken. Raises UsageError where the visitor may not write, and
+    NothingTaken (a DataError), with all of them, where no picture is left.
     """
     place.may_write("uploading pictures")
     if len(files) > MOST_FILES:
         raise DataError(f"{len(files)} files at once; at most {MOST_FILES} are taken: name a folder on the machine")
-    taken, refused = [], []
-    for path in map(Path, files):
-        if reason := unfit(path):
-            refused.append(f"{shown(path.name)}: {reason}")
-        else:
-            taken.append(path)
+    taken, refused = sorted_out(list(map(Path, files)))
     mine = into is not None and into != place.uploads and is_inside(place.uploads, into) and into.is_dir()
-    if not any(is_picture(path) for path in taken) and not (mine and taken):
-        kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise DataError(f"no picture among the files ({'; '.join(refused[:3]) or 'none came'}): drop some of {kinds}")
+    if not any(is_picture(path) for path in taken.values()) and not (mine and taken):
+        raise NothingTaken([*refused, *(Refused(name, LONE) for name in taken)])
     folder = into if mine and into is not None else fresh(place.uploads)
-    for path in taken:
-        copy(path, folder)
+    zips = {name: path for name, path in taken.items() if path.suffix.lower() == data_zip.SUFFIX}
+    for name in taken.keys() - zips.keys():
+        copy(taken[name], folder / name)
+    for path in zips.values():
+        try:
+            said = data_zip.lay(path, folder, taken.keys())
+        except ValueError as error:
+            said = [str(error)]
+        refused += [Refused(shown(path.name), one) for one in said]
     return folder, refused
+
+
+def sorted_out(files: list[Path]) -> tuple[dict[str, Path], list[Refused]]:
+    """The files to take, by the plain names that they get, and the others."""
+    taken: dict[str, Path] = {}
+    refused: list[Refused] = []
+    for path in files:
+        name, reason = plain(path.name), unfit(path)
+        if not reason and name in taken:
+            reason = f"another file of this upload is called {name} too: rename one and drop it again"
+        if reason:
+            refused.append(Refused(shown(path.name), reason))
+        else:
+            taken[name] = path
+    return taken, refused
 
 
 def is_picture(path: Path) -> bool:
@@ -51,22 +87,26 @@ def is_picture(path: Path) -> bool:
 
 
 def unfit(path: Path) -> str:
-    """Why an uploaded file is not taken; '' where it is. A picture is opened and decoded as training would."""
+    """Why an uploaded file is not taken, and what to do; '' where it is. A picture is opened as training would."""
     from studio.pipelines.data_check import check
 
     suffix = path.suffix.lower()
+    if suffix == data_zip.SUFFIX:
+        return data_zip.unfit(path)
     if suffix not in SUFFIXES | TEXTS:
-        return f"a {suffix or 'nameless'} file is neither picture nor caption"
+        return (
+            f"a {suffix or 'nameless'} file is neither picture nor caption: drop png, jpg or webp, and captions as .txt"
+        )
     size, most = path.stat().st_size, MOST_PICTURE if suffix in SUFFIXES else MOST_TEXT
     if size > most:
-        return f"{size >> 20} MB are more than the {most >> 20} MB that one file may have"
+        return f"{size >> 20} MB are more than the {most >> 20} MB that one file may have: make it smaller"
     if suffix in SUFFIXES:
         checked = check(path, "white")
-        return checked if isinstance(checked, str) else ""
+        return f"{checked}; open it in another program and save it anew" if isinstance(checked, str) else ""
     try:
         path.read_text("utf-8-sig")
     except ValueError:
-        return "it is no UTF-8 text"
+        return "it is no UTF-8 text: save it as UTF-8"
     return ""
 
 
@@ -83,10 +123,15 @@ def fresh(uploads: Path) -> Path:
     raise DataError(f"{uploads}: too many uploads within a second; try again")
 
 
-def copy(path: Path, folder: Path) -> None:
-    """One file into the folder, under a plain name, in the place of one that has it. DiskError: no room."""
+def plain(name: str) -> str:
+    """The name that an uploaded file gets."""
+    path = Path(name)
     stem = SAFE.sub("_", path.stem).strip("._") or "picture"
-    target = folder / f"{stem[:80]}{path.suffix.lower()}"
+    return f"{stem[:80]}{path.suffix.lower()}"
+
+
+def copy(path: Path, target: Path) -> None:
+    """One file to its place, instead of one that is there. DiskError: no room."""
     try:
         shutil.copyfile(path, target)
     except OSError as error:

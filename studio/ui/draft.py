@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio import store
 from studio.pipelines.errors import UsageError
 from studio.ui.form import TOP, Field, fields, nested, plain
+from studio.ui.goals import GOALS
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
     from studio.ui.place import Place
 
 Draft = dict[str, Any]
-"""trainer and goal by name, `changed`: settings' plain values that are no defaults, `wrong`: why a widget's is none."""
+"""trainer and goal by name, `changed`: settings' plain values that are no defaults, `wrong`: why a widget's is none.
+
+`reason`: what was said of the goal or method, as Markdown; `view`: the ticks that change no setting, by name.
+"""
 
 FIRST = "dreambooth"
 MOST = 400  # settings in a draft
 SCHEME = re.compile(r"[a-z]{2,}:(?![\\/])")  # "subject:fox", "lcm:embedded" are no paths
 PATHLIKE = re.compile(r"[/~.\\]|[A-Za-z]:[\\/]")
 PLAIN = (bool, int, float, str, type(None))
+WORDS = ("run", "prompt", "trigger", "class_word", "targets")  # free text that never names a file
+LONGEST = 4000  # characters of a reason
+VIEW = {"all": False, "fresh": False}  # the ticks "All settings" and "As a new run"
 
 
 def fresh(trainer: str = FIRST) -> Draft:
     """A draft in which nothing is changed."""
-    return {"trainer": trainer, "goal": "", "changed": {}, "wrong": {}}
+    return {"trainer": trainer, "goal": "", "changed": {}, "wrong": {}, "reason": "", "view": {**VIEW}}
 
 
 def checked(value: Any) -> Draft:
@@ -41,7 +50,15 @@ def checked(value: Any) -> Draft:
     changed = dict(list(value["changed"].items())[:MOST])
     known = by_name(trainer, changed.get("model"))
     kept = {name: one for name, one in changed.items() if name in known and is_plain(one)}
-    return {"trainer": trainer, "goal": goal if isinstance(goal, str) else "", "changed": kept, "wrong": {}}
+    reason, view = value.get("reason"), value.get("view")
+    ticks = view if isinstance(view, Mapping) else {}
+    return {
+        **fresh(trainer),
+        "goal": goal if isinstance(goal, str) and goal in [one.key for one in GOALS] else "",
+        "changed": kept,
+        "reason": reason[:LONGEST] if isinstance(reason, str) else "",
+        "view": {name: ticks.get(name) is True for name in VIEW},
+    }
 
 
 def is_plain(value: Any) -> bool:
@@ -97,6 +114,12 @@ def take(draft: Draft, name: str, value: Any) -> Draft:
         return {**draft, "wrong": {**draft["wrong"], name: str(error)}}
 
 
+def refuse(draft: Draft, name: str, said: str) -> Draft:
+    """The draft without a setting that was refused, which stands for no config until the setting is given anew."""
+    changed = {key: one for key, one in draft["changed"].items() if key != name}
+    return {**draft, "changed": changed, "wrong": {**draft["wrong"], name: said}}
+
+
 def put(draft: Draft, values: Mapping[str, Any]) -> Draft:
     """The draft with several plain values, those of other trainers aside."""
     for name, value in values.items():
@@ -139,17 +162,32 @@ def config(draft: Draft, place: Place) -> RunConfig:
             raise UsageError(f"{draft['trainer']} has no setting '{name}': press Reset settings")
         if names_path(known[name], value):
             place.permitted(str(value), name)
+    check_run(str(values.get("run", "")))
     top = {name: values.pop(name) for name in TOP if name in values}
     return make(draft["trainer"], toml={**top, "runs": place.runs, "settings": nested(values)})
 
 
 def names_path(field: Field, value: Any) -> bool:
     """Whether a value names a file or folder of this machine."""
-    if not isinstance(value, str) or not value or SCHEME.match(value):
+    words = field.kind == "text" and field.name.rpartition(".")[2] in WORDS
+    if words or not isinstance(value, str) or not value or SCHEME.match(value):
         return False
     if field.kind == "path" or PATHLIKE.match(value):
         return True
     return field.name in ("model", "choice.clip", "choice.dino") and Path(value).exists()
+
+
+def check_run(name: str) -> None:
+    """Raises UsageError for what no run can be called, with a name made of it; '' is fine."""
+    if not name or store.NAME.fullmatch(name):
+        return
+    plain = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", name))
+    good = re.sub(r"-{2,}", "-", plain).strip("-._")[:60].rstrip("-._")
+    instead = f"'{good}' would do" if good else "leave it empty for one of today's date"
+    raise UsageError(
+        f"'{name[:80]}' cannot be the name of a run: it has up to 100 letters, digits, '.', '_' and '-', the first a "
+        f"letter or digit; {instead}"
+    )
 
 
 def of_config(config: RunConfig) -> Draft:

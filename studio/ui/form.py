@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from studio.pipelines.errors import UsageError
-from studio.ui.form_words import BASIC, label, unit
+from studio.ui.form_words import BASIC, beside, is_spelled, label, unit
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -20,6 +20,7 @@ Kind = Literal["int", "float", "bool", "choice", "text", "path", "list"]
 KINDS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "text", Path: "path"}
 TOP = ("model", "run", "seed")  # of the run itself; the trainer is chosen and the folder of the runs is the page's
 PREFIX = "settings."
+ENDLESS = 1e6  # a bound above it is there for the machine
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,20 @@ class Field:
 
     @property
     def bounds(self) -> str:
-        """The bounds in words; '' without any."""
+        """The bounds in words, of those that a person could meet; '' without any."""
         low = "" if self.low is None else f"{'above' if self.above else 'at least'} {self.low:g}"
-        high = "" if self.high is None else f"{'below' if self.below else 'at most'} {self.high:g}"
+        open_end = self.high is None or self.high >= ENDLESS
+        high = "" if open_end else f"{'below' if self.below else 'at most'} {self.high:g}"
         return ", ".join(filter(None, (low, high)))
 
     @property
     def hint(self) -> str:
-        """The help with bounds, default and real name: what stands below a widget."""
+        """Help, bounds, default and real name, without what the label says: what stands below a widget."""
         default = self.shown(self.default)
-        said = "empty" if default in ("", None) else str(default).replace("\n", ", ")
-        return f"{self.help} · {f'{self.bounds} · ' if self.bounds else ''}default {said} · {self.name}"
+        said = {True: "on", False: "off"}[default] if self.kind == "bool" else str(default).replace("\n", ", ")
+        said = "" if default in ("", None) else f"default {said}"
+        name = "" if is_spelled(self.name, self.label) else self.name
+        return " · ".join(filter(None, (beside(self.label, self.help), self.bounds, said, name)))
 
     def shown(self, value: Any) -> Any:
         """A plain value as a widget holds it: a list as lines, nothing as '' (None where a number is expected)."""

@@ -62,3 +62,14 @@ def label(name: str) -> str:
         said = said[:1].upper() + said[1:]
     measured = unit(name)
     return f"{said} ({measured})" if measured and measured != said.lower().rpartition(": ")[2] else said
+
+
+def is_spelled(name: str, shown: str) -> bool:
+    """Whether a label spells a setting's dotted name, so that it need not be said again."""
+    return shown.partition(" (")[0].lower().replace(": ", ".").replace(" ", "_") == name.lower()
+
+
+def beside(shown: str, help_: str) -> str:
+    """A help without the words that its label has said already; '' where it says nothing more."""
+    head, _, rest = help_.partition("; ")
+    return rest if head.lower() == shown.partition(" (")[0].rpartition(": ")[2].lower() else help_

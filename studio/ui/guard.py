@@ -47,7 +47,7 @@ class Rules:
         size = headers.get("content-length", "0")
         if not size.isdigit() or int(size) > self.upload:
             return 413, f"That is larger than the {self.upload >> 20} MiB that one upload may have."
-        if who and foreign(headers):
+        if who and foreign(headers, self.local):
             return 403, "Another page sent that; the studio only listens to its own."
         if who and not self.bucket.takes(who, time.monotonic()):
             return 429, "Too many requests at once; wait a moment and try again."
@@ -70,11 +70,21 @@ def name_of(host: str) -> str:
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
 
 
-def foreign(headers: dict[str, str]) -> bool:
-    """Whether a browser says that another page made it send a request; programs say nothing."""
-    origin = headers.get("origin")
-    known = {name_of(headers[key]) for key in ("host", "x-forwarded-host") if key in headers}
-    return origin is not None and name_of(origin.partition("://")[2]) not in known
+def foreign(headers: dict[str, str], local: bool = True) -> bool:
+    """Whether a browser says that another page made it send a request; programs say nothing.
+
+    The port counts: another program on this machine, or another user's, is another page. A proxy may hand the name on
+    without it; then the name has to do.
+    """
+    if (origin := headers.get("origin")) is None:
+        return False
+    sender = origin.partition("://")[2].lower()
+    for key in ("host", "x-forwarded-host"):
+        known = headers.get(key, "").lower()
+        bare = known == name_of(known) and (key != "host" or not local)
+        if known and (sender == known or (bare and name_of(sender) == known)):
+            return False
+    return True
 
 
 class Guard:

@@ -28,6 +28,7 @@ FOLDER = ".queue"
 MOST = 20  # jobs that may wait in one queue
 KEPT = 50  # jobs that have ended and are still shown
 WAIT = 10.0  # seconds for which a change waits for another one
+ENDED: dict[Path, tuple[tuple[int, int, int], Job]] = {}  # what was read of ended jobs, by file and its stamp
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ class Queue:
 
     def of(self, run: str, command: str = "train") -> Job | None:
         """The newest job of a run and a command; None where it never was in the queue."""
-        mine = (job for job in self.jobs() if job.run == run and job.name == command)
-        return max(mine, key=lambda job: job.asked, default=None)
+        return newest(self.jobs(), command).get(run)
 
     def ahead(self, job: Job) -> int:
         """How many jobs are at work, or wait before this one."""
@@ -211,6 +211,12 @@ class Queue:
         return self.write(Job(name, words, place, module, run, owner, order=self.last(), asked=now))
 
 
+def newest(jobs: Sequence[Job], command: str = "train") -> dict[str, Job]:
+    """Of every run its newest job of a command; one that was taken out before it began is `cancelled`."""
+    mine = (job for job in jobs if job.run and job.name == command)
+    return {job.run: job for job in sorted(mine, key=lambda job: job.asked)}
+
+
 def dropped(job: Job) -> Job:
     """A waiting job, out of the queue."""
     if job.began:
@@ -219,13 +225,24 @@ def dropped(job: Job) -> Job:
 
 
 def load(file: Path) -> Job | None:
-    """A job out of its file; one that cannot be read is a failed job, one that was just forgotten is None."""
+    """A job out of its file; one that cannot be read is a failed job, one that was just forgotten is None.
+
+    A job that has ended is read once, until its file is another one.
+    """
     try:
+        about = file.stat()
+        stamp = (about.st_mtime_ns, about.st_ino, about.st_size)
+        if (known := ENDED.get(file)) is not None and known[0] == stamp:
+            return known[1]
         values: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        words = tuple(map(str, values["words"]))
-        return Job(**{**values, "id": file.stem, "words": words})
+        job = Job(**{**values, "id": file.stem, "words": tuple(map(str, values["words"]))})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         said = f"{file} is damaged ({type(error).__name__}); remove it and start the run again"
         return Job(file.stem, (), str(file.parent), end="failed", reason=said)
+    if job.end:
+        if len(ENDED) > 20 * KEPT:
+            ENDED.clear()
+        ENDED[file] = stamp, job
+    return job

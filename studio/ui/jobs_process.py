@@ -175,7 +175,7 @@ def verdict(job: Job, code: int | None, words: str) -> tuple[End | Literal["agai
     message = str(last.get("message") or "")
     asked = job.stop > 0 or (job.stop_file is not None and job.stop_file.exists())
     if asked and (code is None or killed or code == STOPPED) and last.event != "failed":
-        return "stopped", message or ("it did not end when asked, and was killed" if job.urged > 1 else "stopped")
+        return "stopped", message or ("it did not end when asked, and was killed" if job.urged > 1 else "as asked")
     if code == STOPPED:
         return "stopped", message or why(code, words)
     if code is not None and not killed:

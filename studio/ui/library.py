@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,18 +20,23 @@ from studio.store import NAME, Run, Store
 from studio.ui import library_notes
 
 BUSY = ("waiting", "running", "stopping")  # states of a job that has not ended
+BROKEN = ("cancelled", "failed", "stopped")  # and of one that ended with nothing done
+NEVER = "not begun"  # the state of a run that nothing was made of
 ENDS = ("done", "failed", "stopped")
 WATCHED = ("run.toml", "events.jsonl", library_notes.FILE)  # what a list's line is made of
+GONE = 0, 0
 TAIL = 2**16  # bytes of events.jsonl
 ALIVE = 90.0  # seconds since its last line, within which a run that did not end is taken as running
 Stamp = tuple[tuple[int, int], ...]
+Told = tuple[str, str]  # by the queue: the state of a run's training, and what else is done with it
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Entry:
     """A run as the list shows it. end: how it ended, "" where it did not; written: unix time of its last line;
-    steps: that it shall do; damage: why its run.toml cannot be read; job: its state in the queue, "" where it has none.
+    steps: that it shall do; damage: why its run.toml cannot be read; job: its training's state in the queue, "" where
+    it has none; doing: what else is done with it, such as `evaluation running`.
     """
 
     folder: Path
@@ -44,6 +50,7 @@ class Entry:
     written: float = 0.0
     damage: str = ""
     job: str = ""
+    doing: str = ""
 
     @property
     def name(self) -> str:
@@ -51,7 +58,9 @@ class Entry:
         return self.folder.name
 
     def state(self, now: float | None = None) -> str:
-        """new, running, unfinished, stopped, failed, done or damaged; waiting or stopping by its job."""
+        """not begun, running, unfinished, stopped, failed, done or damaged; waiting or stopping by its job; and
+        `cancelled before it began`, or failed, or stopped, where the queue still knows it.
+        """
         if self.damage:
             return "damaged"
         if self.job in BUSY:
@@ -59,47 +68,69 @@ class Entry:
         if self.end:
             return self.end
         if not self.written:
-            return "new"
+            return f"{self.job} before it began" if self.job in BROKEN else NEVER
         return "running" if (now or time.time()) - self.written < ALIVE else "unfinished"
 
+    def standing(self, now: float | None = None) -> str:
+        """State, progress, and what else is done with it: the same wherever the run is shown."""
+        state = self.state(now)
+        progress = f" {self.step}/{self.steps}" if self.steps and self.written and state != "done" else ""
+        return f"{state}{progress}" + (f", {self.doing}" if self.doing else "")
+
     def line(self, now: float | None = None) -> str:
-        """Name, state and progress, for below a thumbnail."""
-        progress = f" {self.step}/{self.steps}" if self.steps and self.state(now) != "done" else ""
-        return f"{self.name} \N{MIDDLE DOT} {self.state(now)}{progress}"
+        """Name and standing, for below a thumbnail."""
+        return f"{self.name} \N{MIDDLE DOT} {self.standing(now)}"
 
     def words(self) -> str:
         """What a search looks through."""
-        return " ".join((self.name, self.trainer, self.model, self.subject, self.note, self.state())).casefold()
+        return " ".join((self.name, self.trainer, self.model, self.subject, self.note, self.standing())).casefold()
 
 
-def entries(runs: Path, jobs: Mapping[str, str] = MappingProxyType({})) -> list[Entry]:
-    """All runs of a folder, the last written first. What has not changed since the last call is not read again.
-
-    jobs: states in the queue, by run.
-    """
-    found = [read(path.parent, stamp(path.parent)) for path in runs.glob("*/run.toml")]
-    kept = [entry for entry in found if not entry.folder.is_symlink() or is_inside(runs, entry.folder)]
-    mine = [replace(entry, job=jobs.get(entry.name, "")) for entry in kept]
-    return sorted(mine, key=lambda entry: (entry.written or made(entry.folder), entry.name), reverse=True)
+def entries(runs: Path, jobs: Mapping[str, Told] = MappingProxyType({})) -> list[Entry]:
+    """All runs of a folder, the last written first. What has not changed since the last call is not read again."""
+    return filled(stamped(runs), jobs)
 
 
-def stamp(folder: Path) -> Stamp:
+def stamped(runs: Path) -> list[tuple[Path, Stamp]]:
+    """The folder and the stamp of every run, the last written first: nothing is read for it."""
+    try:
+        with os.scandir(runs) as rows:
+            there = [(row.path, row.is_symlink()) for row in rows if not row.name.startswith(".")]
+    except OSError:
+        return []
+    found = [(path, stamp(path)) for path, link in there if not link or is_inside(runs, Path(path))]
+    mine = sorted(((path, at) for path, at in found if at[0] != GONE), key=lambda row: (last(row[1]), row[0]))
+    return [(Path(path), at) for path, at in reversed(mine)]
+
+
+def filled(found: Iterable[tuple[Path, Stamp]], jobs: Mapping[str, Told]) -> list[Entry]:
+    """The lines of some runs. jobs: what the queue says, by run."""
+    known = (read(folder, at) for folder, at in found)
+    return [replace(one, job=told[0], doing=told[1]) if (told := jobs.get(one.name)) else one for one in known]
+
+
+def last(at: Stamp) -> int:
+    """When a run's last line was written, or its config where it has none; nanoseconds."""
+    return (at[0] if never(at) else at[1])[1]
+
+
+def never(at: Stamp) -> bool:
+    """Whether a run with this stamp never wrote a line."""
+    return at[1] == GONE
+
+
+def stamp(folder: Path | str) -> Stamp:
     """Sizes and times of the files that a line is made of; (0, 0) for one that is not there."""
-    return tuple(one(folder / name) for name in WATCHED)
+    return tuple(one(f"{folder}{os.sep}{name}") for name in WATCHED)
 
 
-def one(file: Path) -> tuple[int, int]:
+def one(file: str) -> tuple[int, int]:
     """Size in bytes and time of change in nanoseconds."""
     try:
-        found = file.stat()
+        found = os.stat(file)  # noqa: PTH116 - three of these for every run at every look
     except OSError:
-        return 0, 0
+        return GONE
     return found.st_size, found.st_mtime_ns
-
-
-def made(folder: Path) -> float:
-    """When a run's config was written, unix time."""
-    return one(folder / "run.toml")[1] / 1e9
 
 
 @lru_cache(maxsize=4096)

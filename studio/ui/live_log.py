@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from studio import logs
@@ -14,6 +15,7 @@ from studio.ui.live_tail import parsed
 
 JOB = "job.log"
 LINES, BYTES = 60, 2**16
+SIGNS = ("events.jsonl", JOB, logs.NAME, "samples", "checkpoints")  # what a run at work writes to
 QUIET = ("memory", "audit", "plan", "progress")  # said elsewhere on the page, or in report.html
 
 
@@ -26,6 +28,15 @@ def stamp(folder: Path) -> tuple[int, ...]:
         except OSError:
             sizes.append(-1)
     return tuple(sizes)
+
+
+def heard(folder: Path) -> float:
+    """When the run last wrote anything, unix seconds; 0.0 where it never did: phases count in job.log alone."""
+    moments = []
+    for name in SIGNS:
+        with suppress(OSError):
+            moments.append((folder / name).stat().st_mtime)
+    return max(moments, default=0.0)
 
 
 def said(event: Event) -> str:

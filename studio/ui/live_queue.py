@@ -53,8 +53,10 @@ def table(jobs: Sequence[Job], now: float | None = None) -> Markup:
 
 
 def state(job: Job) -> str:
-    """`failed: the disk is full`."""
-    return f"{job.state}: {job.reason}" if job.reason else job.state
+    """`failed: the disk is full`; a reason that begins with the state stands alone."""
+    if not job.reason or job.reason.startswith(job.state):
+        return job.reason or job.state
+    return f"{job.state}: {job.reason}"
 
 
 def since(job: Job, now: float) -> str:

@@ -13,7 +13,7 @@ from studio.store import Run
 from studio.ui.jobs_process import Job
 from studio.ui.live import Live
 
-Doing = Literal["new", "waiting", "running", "stopping", "done", "stopped", "failed", "interrupted"]
+Doing = Literal["new", "waiting", "cancelled", "running", "stopping", "done", "stopped", "failed", "interrupted"]
 AT_WORK = ("running", "stopping")
 ENDS: dict[str, Doing] = {"done": "done", "stopped": "stopped", "failed": "failed"}
 FRESH = 3.0  # seconds after an event in which nobody needs to ask whether its process lives
@@ -58,8 +58,11 @@ def doing(live: Live, job: Job | None = None, now: float | None = None) -> Doing
     now = time.time() if now is None else now
     if abs(now - live.heard) < FRESH or held(run):
         return "stopping" if run.stop_file.is_file() else "running"
-    begun = live.heard > 0 or run.checkpoints.is_dir()
-    return "failed" if failed else "interrupted" if begun else "new"
+    if failed:
+        return "failed"
+    if live.heard > 0 or run.checkpoints.is_dir():
+        return "interrupted"
+    return "cancelled" if job is not None and job.end == "cancelled" else "new"
 
 
 def buttons(live: Live, what: Doing, writable: bool = True) -> Buttons:
@@ -70,7 +73,7 @@ def buttons(live: Live, what: Doing, writable: bool = True) -> Buttons:
     course = live.numbers.course()
     return Buttons(
         stop=writable and what == "running",
-        resume=writable and what in ("new", "stopped", "failed", "interrupted"),
+        resume=writable and what in ("new", "cancelled", "stopped", "failed", "interrupted"),
         sample=writable and (what == "running" or (weights and idle)),
         back=writable and idle and weights and course is not None and course.best is not None,
     )

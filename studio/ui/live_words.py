@@ -28,6 +28,7 @@ PHASES = {
 SAID = {
     "new": "not started; Resume starts it",
     "waiting": "waits in the queue",
+    "cancelled": "taken out of the queue before it began; Resume puts it back",
     "stopping": "stopping: the step is finished and saved first",
     "done": "done",
     "stopped": "stopped; Resume goes on",
@@ -35,7 +36,7 @@ SAID = {
     "interrupted": "its process ended without a word; Resume goes on from the last checkpoint",
 }
 CHOICE = "choice.json"
-QUIET = 30.0  # seconds without a sign of life after which the page says so
+QUIET, LATE = 30.0, 3.0  # seconds, and steps, without news after which the page says so
 Part = tuple[str, str]
 
 
@@ -76,8 +77,9 @@ def numbers(live: Live, what: Doing, now: float, count: tuple[int, int, str]) ->
         yield f"mean {live.rate.name}", f"{live.rate.mean:.4g}"
     if live.peak:
         yield "peak memory", f"{live.peak / 2**30:.2f} GiB"
-    if what in AT_WORK and live.heard and now - live.heard > QUIET:
-        yield "last sign of life", f"{clock(now - live.heard)} ago"
+    silent = now - max(live.heard, live_log.heard(live.run.folder))
+    if what in AT_WORK and live.heard and silent > max(QUIET, LATE / (live.rate.speed or LATE)):
+        yield "last news", f"{clock(silent)} ago; its process is at work"
 
 
 def speed(value: float) -> str:

@@ -13,7 +13,17 @@ from studio.pipelines.errors import UsageError
 from studio.store import Store
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-SIGN_IN = "sign in with the button at the top of the page; looking is open to all, writing is not"
+SIGN_IN = (
+    "is for signed-in users: sign in with the button at the top of the page; looking is open to all, writing is not"
+)
+NO_SIGN_IN = (
+    "is for signed-in users, and signing in is not set up on this Space: whoever owns it adds `hf_oauth: true` to its "
+    "README.md; or install the studio and run `studio ui` on a machine of your own"
+)
+NOT_INVITED = (
+    "is for users whom this Space's owner names (STUDIO_USERS), and you are not one of them: ask the owner, or "
+    "duplicate the Space"
+)
 ZERO_GPU = (
     "this Space runs on ZeroGPU, which lends a GPU for one short call only: training cannot run here; "
     "duplicate the Space on a CPU or GPU of its own, or copy the command and run it at home"
@@ -25,7 +35,8 @@ class Place:
     """One visitor's place. Locally everybody is at home; on a Space each signed-in user has folders of their own.
 
     runs: folder of the runs this visitor sees; roots: folders that pictures, models and runs may lie in;
-    uploads: what this visitor uploaded; owner: the signed-in user's name, '' locally and for a stranger.
+    uploads: what this visitor uploaded; owner: the signed-in user's name, '' locally and for a stranger; closed: why
+    one who is not `writable` may not write, and what to do.
     """
 
     runs: Path
@@ -35,6 +46,7 @@ class Place:
     space: bool = False
     zero_gpu: bool = False
     writable: bool = True
+    closed: str = SIGN_IN
 
     @property
     def store(self) -> Store:
@@ -65,7 +77,7 @@ class Place:
     def may_write(self, what: str = "this") -> None:
         """Raises UsageError unless this visitor may start, change or delete things."""
         if not self.writable:
-            raise UsageError(f"{what} is for signed-in users: {SIGN_IN}")
+            raise UsageError(f"{what} {self.closed}")
 
     def may_train(self) -> None:
         """Raises UsageError with the reason where nothing can be trained."""
@@ -85,7 +97,7 @@ def home(runs: Path, data: tuple[Path, ...] = ()) -> Place:
     return Place(runs=runs, roots=(*roots, runs), uploads=runs / ".uploads")
 
 
-def guest(base: Path, owner: str, writable: bool, zero_gpu: bool) -> Place:
+def guest(base: Path, owner: str, writable: bool, zero_gpu: bool, closed: str = SIGN_IN) -> Place:
     """A visitor of a Space: signed-in users have a folder below `base`, strangers look at base/public.
 
     Raises UsageError for a name that cannot be a folder.
@@ -101,4 +113,5 @@ def guest(base: Path, owner: str, writable: bool, zero_gpu: bool) -> Place:
         space=True,
         zero_gpu=zero_gpu,
         writable=writable and bool(owner),
+        closed=closed,
     )

@@ -1,6 +1,6 @@
 """What a run will take, said beside the start button: planned in a process of its own, which stays for the next time.
 
-`python -m studio.ui.plan_line` reads configs as TOML, one JSON string a line, and answers each with one JSON line.
+`python -m studio.ui.plan_line` reads lines of JSON, [number, config as TOML], and answers each: [number, plan].
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ import queue
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
 
 PATIENCE = 90.0  # seconds for one answer; the first has libraries to load
+MOST_LATE = 3  # answers in a row that a worker may be late with: loading takes long on a busy machine
 KEPT = 64  # answers
-LATER = "memory and time are not planned yet: the machine is busy; change a setting to ask again"
+AGAIN = "_Memory and time are being planned for these settings…_"
+NONE = "Memory and time are planned here when the settings are right."
+LATER = "Memory and time are not planned yet: the machine is busy, and is asked again."
 
 
 class Planner:
@@ -27,29 +33,34 @@ class Planner:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
-        self.known: dict[str, str] = {}
+        self.known: dict[tuple[str, ...], str] = {}
         self.lock = threading.Lock()
         self.worker: Worker | None = None
 
-    def __call__(self, config: RunConfig) -> str:
-        """The plan in one line, or why there is none, as a sentence."""
-        key = text(config)
+    def __call__(self, config: RunConfig, beside: tuple[str, ...] = ()) -> str:
+        """The plan in one line, or why there is none, as a sentence. beside: runs at work, or before it, meanwhile."""
+        toml = text(config)
+        key = (toml, *beside)  # what is free, and how fast the machine is, is another thing beside other runs
         with self.lock:
             if key not in self.known:
-                said = self.ask(key)
+                said = self.ask(toml)
                 if said is None:
                     return LATER
-                self.known[key] = said
+                self.known[key] = said + (meanwhile(beside) if said.startswith("**") else "")
                 self.known = dict(list(self.known.items())[-KEPT:])
             return self.known[key]
 
+    def knows(self, config: RunConfig, beside: tuple[str, ...] = ()) -> bool:
+        """Whether the plan is there already."""
+        return (text(config), *beside) in self.known
+
     def ask(self, key: str) -> str | None:
-        """The worker's answer; None when it has none in time, or is gone: another one is started for the next."""
+        """The worker's answer; None when it has none in time, or is gone: then another one is started for the next."""
         if self.worker is not None and not self.worker.alive:
             self.close()
         self.worker = self.worker or Worker()
         found = self.worker.answer(key, self.patience)
-        if found is None:
+        if found is None and (not self.worker.alive or self.worker.late >= MOST_LATE):
             self.close()
         return found
 
@@ -58,6 +69,29 @@ class Planner:
         if self.worker is not None:
             self.worker.end()
             self.worker = None
+
+
+@dataclass
+class Page:
+    """What one open page asked for last: its draft, and the runs beside which it was planned; None before that."""
+
+    draft: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] | None = None
+
+
+class Asked:
+    """The open pages, by the session's name. A plan takes its time, and by then the page may want another one."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.pages: dict[str, Page] = {}
+
+    def of(self, session: str | None) -> Page:
+        """The page of a session; the oldest ones are forgotten."""
+        found = self.pages.setdefault(session or "", Page())
+        while len(self.pages) > self.most:
+            self.pages.pop(next(iter(self.pages)), None)
+        return found
 
 
 class Worker:
@@ -74,6 +108,7 @@ class Worker:
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
         )
         self.lines: queue.Queue[str] = queue.Queue()
+        self.asked = self.late = 0
         self.listener = threading.Thread(target=self.listen, name="plans", daemon=True)
         self.listener.start()
 
@@ -89,16 +124,23 @@ class Worker:
 
     def answer(self, key: str, patience: float) -> str | None:
         """The answer to one config; None when none comes in time."""
-        pipe = self.process.stdin
+        pipe, until = self.process.stdin, time.monotonic() + patience
         if pipe is None:
             return None
+        self.asked += 1
         try:
-            pipe.write(json.dumps(key) + "\n")
+            pipe.write(json.dumps([self.asked, key]) + "\n")
             pipe.flush()
-            line = self.lines.get(timeout=patience)
-            return str(json.loads(line)) if line else None
-        except (OSError, ValueError, queue.Empty):
-            return None
+            while line := self.lines.get(timeout=max(0.0, until - time.monotonic())):
+                number, said = json.loads(line)
+                if number == self.asked:  # not one that came too late for who asked
+                    self.late = 0
+                    return str(said)
+        except queue.Empty:
+            self.late += 1
+        except (OSError, ValueError):
+            return None  # it is gone, or about to go
+        return None
 
     def end(self) -> None:
         """Stops the process, at once."""
@@ -148,7 +190,20 @@ def words(made: Any, way: list[str]) -> str:
     peak, disk = made.peak, sum(made.disk.values())
     memory = f"{size(peak.peak)} of {size(made.free)} memory on {made.device} (most in the phase {peak.name})"
     note = f" Note: {'; '.join(made.notes)}." if made.notes else ""
-    return f"**Fits.** {memory} · about {clock(made.total)}, {made.step:.3g} s per step · {size(disk)} of disk.{note}"
+    how = made.speed if made.speed.startswith("measured") else "a rough guess"
+    took = f"about {clock(made.total)}, {made.step:.3g} s per step ({how})"
+    return f"**Fits.** {memory} · {took} · {size(disk)} of disk.{note}"
+
+
+def meanwhile(beside: Sequence[str]) -> str:
+    """What other runs do to a plan."""
+    if not beside:
+        return ""
+    more = f" and {len(beside) - 2} more" if len(beside) > 2 else ""
+    return (
+        f" Another run is at work or waits ({', '.join(beside[:2])}{more}): these figures are of a machine that is "
+        "shared with it, and this run waits for its turn or takes longer than that."
+    )
 
 
 def serve() -> None:
@@ -157,11 +212,12 @@ def serve() -> None:
 
     out, sys.stdout = sys.stdout, sys.stderr  # libraries that print do not answer
     for line in sys.stdin:
+        number, toml = json.loads(line)
         try:
-            said = planned(json.loads(line))
+            said = planned(toml)
         except Exception as error:  # the page says it, and the next config may do
             said = shown(error)
-        out.write(json.dumps(said) + "\n")
+        out.write(json.dumps([number, said]) + "\n")
         out.flush()
 
 

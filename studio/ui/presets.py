@@ -78,6 +78,7 @@ def read(path: Path, name: str, place: Place, now: Draft | None = None) -> Draft
     found = drafts.of_config(make(toml=values, file=name))
     own = {key: value for key, value in changed(now).items() if key in OWN}
     found["changed"] = {**{key: value for key, value in found["changed"].items() if key not in OWN}, **own}
+    found["view"] = now["view"] if now else found["view"]
     drafts.config(found, place)  # it may be a stranger's: paths outside of the visitor's folders are refused
     return found
 

@@ -23,6 +23,7 @@ from studio.ui.safety import Door, check_address, is_local, private
 
 WAITING = 64  # events of the page that wait at once; later ones are told that it is busy
 AT_ONCE = 8  # of one kind
+UNTOLD = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))  # what the web framework tells of itself, to anybody
 GRADIO = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -59,12 +60,15 @@ def serve(service: Service) -> None:
     check_address(service.host, service.port or 7860, bool(service.users) or service.space)
     prepare(service)
     with stubs.left_out():
+        from gradio import http_server
+
         from studio.ui import page
 
         built = page.build(service.where, service.notes, service.sign_in)
     from studio.ui.drawing_room import ROOM
     from studio.ui.jobs_supervisor import Supervisor
 
+    http_server.watchfn_spaces = stay  # on a Space it opens a port of its own, or dies of a package that is not there
     built.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     with until_told() as over, Supervisor(service.base, service.lanes, before=ROOM.make_way).at_work():
         try:
@@ -111,10 +115,14 @@ def how(service: Service) -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "ssr_mode": False,
         "mcp_server": False,
-        "app_kwargs": {"middleware": [Middleware(Guard, rules=rules)], "docs_url": None, "redoc_url": None},
+        "app_kwargs": {"middleware": [Middleware(Guard, rules=rules)], **UNTOLD},
         "theme": theme(),
         "css": CSS,
     }
+
+
+def stay(reloader: Any) -> None:
+    """In place of gradio's thread that swaps a Space's code under the open page: ours changes with a restart."""
 
 
 @contextmanager

@@ -10,6 +10,13 @@ from typing import Any
 from studio.pipelines.confine import is_inside
 
 FILE, PICTURES = "choice.json", Path("choice") / "pictures"
+PICK = "First make the recommended checkpoint the run's adapter"
+POINTS = (
+    "Points, 0 to 100: the mean of the likeness to the subject (identity; 0: as the base model, 100: as the reference "
+    "pictures among themselves) and of prompt accuracy (the share of what the prompts ask for that the pictures show); "
+    "in brackets the 95 % interval. Step: when the checkpoint was saved. Strength: how much of the adapter is added to "
+    "the base model, 1 as it was trained."
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class Choice:
         """The recommendation in words; "" where there is none."""
         if not self.reason:
             return ""
-        given = "It is the run's adapter." if self.exported else "`studio evaluate RUN --pick` makes it the adapter."
+        use = f"To use it, tick *{PICK}* above and press *Evaluate*."
+        given = "It is what the run's adapter file holds." if self.exported else use
         return f"Recommended: {self.reason}. {given}"
 
 

@@ -7,15 +7,29 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from studio.evaluation.meanings import meaning
 from studio.evaluation.plots import tag
 from studio.store import Run
 from studio.ui import side_by_side
 from studio.ui.blind_pairs import BASE, previews
 from studio.ui.library_thumbs import inline
 from studio.ui.side_by_side import Row
-from studio.ui.side_choice import Candidate, Choice
+from studio.ui.side_choice import POINTS, Candidate, Choice
 
 LARGEST = 6 * 2**20  # bytes of a report that is shown inside the page
+WEAR = """const wear = () => {  // the page's light or dark, which a frame of nobody's origin does not inherit
+  const dark = document.body.classList.contains('dark'), look = dark ? 'dark' : 'light';
+  for (const frame of element.querySelectorAll('iframe')) {
+    frame.report ??= frame.srcdoc;
+    if (frame.look === look) continue;
+    frame.look = look;
+    frame.srcdoc = frame.report.replaceAll('(prefers-color-scheme: dark)', dark ? 'all' : 'not all')
+      .replaceAll(/((?:color-scheme: |name="color-scheme" content="))light dark/g, `$1${look}`);
+  }
+};
+new MutationObserver(wear).observe(element, {childList: true, subtree: true});
+new MutationObserver(wear).observe(document.body, {attributes: true, attributeFilter: ['class']});
+wear();"""
 CSS = """
 .sheet { overflow-x: auto; contain: inline-size; }
 .sheet table { border-collapse: collapse; font-variant-numeric: tabular-nums; border: 0; margin: 0; }
@@ -23,6 +37,8 @@ CSS = """
 .sheet caption { text-align: left; padding: 0 .6rem .4rem; font-size: .875rem; color: var(--body-text-color-subdued); }
 .sheet th, .sheet td { border: 0; padding: .35rem .6rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary); min-width: 7.5rem; }
+.sheet tbody th { max-width: 15rem; } .sheet th small { font-weight: 400; line-height: 1.35; }
+.note { font-size: .875rem; color: var(--body-text-color-subdued); max-width: 46rem; margin: .4rem 0; }
 .sheet th { font-weight: 600; } .sheet small { color: var(--body-text-color-subdued); display: block; }
 .sheet .best { font-weight: 700; } .sheet .picked { outline: 3px solid var(--color-accent); outline-offset: -3px; }
 .sheet img { display: block; width: 8rem; max-width: 40vw; height: auto; image-rendering: auto; border-radius: 4px; }
@@ -51,7 +67,7 @@ def scores(names: Sequence[str], rows: Sequence[Row]) -> str:
     """The runs' scores, a column per run."""
 
     def cells(row: Row) -> Iterable[Markup]:
-        said = tag("small", row.warning) if row.warning else Markup("")
+        said = Markup("").join(tag("small", text) for text in (meaning(row.name), row.warning) if text)
         yield tag("th", escape(row.name) + said, scope="row")
         for value, change, best in row.cells:
             beside = tag("small", f"{change} to base") if change else Markup("")
@@ -104,7 +120,7 @@ def grid(choice: Choice, runs: Path, prompt: int = 0, seed: str = "") -> str:
         return ""
     head = ["", *(f"step {step}" for step in choice.steps)]
     asked = choice.prompts[prompt] if prompt < len(choice.prompts) else ""
-    return sheet(head, map(cells, choice.strengths), f"{asked}, seed {seed}")
+    return sheet(head, map(cells, choice.strengths), f"{asked}, seed {seed}") + note(POINTS)
 
 
 def plane(folders: Sequence[Path], across: str | None, upwards: str | None) -> str:
@@ -120,7 +136,7 @@ def unscored(folders: Sequence[Path]) -> str:
 
 def note(words: str) -> str:
     """A sentence."""
-    return str(tag("p", words)) if words else ""
+    return str(tag("p", words, class_="note")) if words else ""
 
 
 def frame(report: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from studio.ui.place import Place, guest
+from studio.ui.place import NO_SIGN_IN, NOT_INVITED, SIGN_IN, Place, guest
 
 F = TypeVar("F", bound=Callable[..., Any])
 PERSISTENT = Path("/data")
@@ -36,7 +36,8 @@ class Space:
     def place(self, owner: str) -> Place:
         """The place of a signed-in user, or of a stranger ('')."""
         welcome = bool(owner) and (not self.users or owner.lower() in self.users)
-        return guest(self.base, owner if welcome else "", welcome, self.zero_gpu)
+        closed = NO_SIGN_IN if not self.oauth else NOT_INVITED if owner else SIGN_IN
+        return guest(self.base, owner if welcome else "", welcome, self.zero_gpu, closed)
 
     def where(self, request: Any) -> Place:
         """The place of who sends a request; of a stranger for None."""

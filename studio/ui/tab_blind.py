@@ -7,27 +7,30 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from studio.ui import blind
+from studio.ui import blind, kept
 from studio.ui.blind import Trial
 from studio.ui.blind_pairs import Side, pairs
 from studio.ui.library import run_of
 from studio.ui.place import Where
 from studio.ui.tab_answers import BUSY, QUIET, told
 
+NAME = "blind"  # of what the browser remembers
+FIELDS = ("run-1", "kind-1", "run-2", "kind-2", "count", "trial")
+COUNT = 4, 60  # pairs
 ADAPTER, BASE = "adapter", "base model"
 LABELS = {"left": "Left is better", "same": "No difference", "right": "Right is better"}
 
 
 class Panel:
-    """The panel's components. trial: the key of the test on the disk, remembered by the browser."""
+    """The panel's components. trial: the key of the test on the disk; the browser remembers it and the fields."""
 
     def __init__(self, place: Where) -> None:
         self.place, self.number = place, gr.State(-1)
-        self.trial = gr.BrowserState("", storage_key="studio-blind")
+        self.trial, self.kept = gr.Textbox(visible=False), gr.JSON(visible=False)
         with gr.Accordion("Blind test with your own eyes", open=False, elem_id="blind"):
             with gr.Row():
                 self.sides = [self.side(1), self.side(2)]
-                self.count = gr.Slider(4, 60, 20, step=1, label="Pairs", elem_id="blind-count")
+                self.count = gr.Slider(*COUNT, 20, step=1, label="Pairs", elem_id="blind-count")
             self.begin = gr.Button("Begin a test", elem_id="blind-begin", size="sm")
             self.told = gr.Markdown(elem_id="blind-told")
             with gr.Column(visible=False, elem_id="blind-pair") as self.pair:
@@ -55,14 +58,34 @@ class Panel:
         (one, first), (two, second) = self.sides
         outs = [self.trial, self.number, self.told, self.pair, self.left, self.right]
         asked = [one, first, two, second, self.count]
-        self.begin.click(told(self.start), asked, outs, **BUSY)
+        begun = self.begin.click(told(self.start), asked, outs, **BUSY)
         for key, button in self.answers.items():
             button.click(told(self.answering(key)), [self.trial, self.number], outs, **QUIET)
         self.stop.click(told(self.end), self.trial, outs, **QUIET)
         for run in (one, two):
             run.focus(told(self.names), None, run, **QUIET)
+        keep: dict[str, Any] = {"js": kept.keep(NAME, FIELDS), **QUIET}
+        fields = [*asked, self.trial]
+        begun.then(None, fields, None, **keep)
+        gr.on([field.change for field in asked], None, fields, None, **keep)
         if Context.root_block is not None:
-            Context.root_block.load(told(self.again), self.trial, outs, **QUIET)
+            load = Context.root_block.load
+            came = load(told(self.arrive), self.kept, [*asked, *outs], js=kept.kept(NAME), **QUIET)
+            came.then(None, js=kept.taken(NAME), **QUIET)
+
+    def arrive(self, found: Any, request: gr.Request) -> Any:
+        """A page that was just opened: the sides that were chosen, as far as they are there, and the test."""
+        known = [run.name for run in self.place(request).store.list()]
+        fields: list[Any] = []
+        if not found:  # nothing was kept: what somebody chooses meanwhile stays
+            return [*[gr.update(choices=known), gr.skip()] * 2, *[gr.skip()] * 7]
+        for at in ("1", "2"):
+            name, kind = kept.word(found, f"run-{at}"), kept.word(found, f"kind-{at}")
+            fields += [gr.update(choices=known, value=name if name in known else None)]
+            fields += [kind if kind in (ADAPTER, BASE) else ADAPTER]
+        gone = kept.gone([kept.word(found, "run-1"), kept.word(found, "run-2")], known, "choose others")
+        drawn = self.again(kept.word(found, "trial"), request)
+        return [*fields, kept.whole(found, "count", *COUNT, 20), *drawn[:2], drawn[2] or gone, *drawn[3:]]
 
     def names(self, request: gr.Request) -> Any:
         """The runs there are; what is chosen stays as it is, also while this is asked."""

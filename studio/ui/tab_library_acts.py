@@ -7,21 +7,25 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import library_export, library_notes, library_push, library_trash, space
+from studio.pipelines.errors import UsageError
+from studio.ui import library_export, library_jobs, library_notes, library_push, library_trash, space
 from studio.ui.library import run_of
 from studio.ui.place import Where
 from studio.ui.tab_answers import BUSY, QUIET, told
-from studio.ui.words import EMPTY
+from studio.ui.words import EMPTY, shown
 
 SMALL: dict[str, Any] = {"size": "sm", "min_width": 140}
+SWEEP = "Move {} that never began to the trash"
 SIGNED = "Empty: by your sign-in, which may write to repositories that this Space makes"
 
 
 class Acts:
-    """Components below the chosen run, and what they do. chosen: the name of that run."""
+    """Components below the chosen run, and what they do. chosen: the name of that run; sweep: the button of the list
+    that moves what never began to the trash.
+    """
 
-    def __init__(self, place: Where, chosen: gr.State) -> None:
-        self.place, self.chosen = place, chosen
+    def __init__(self, place: Where, chosen: gr.State, sweep: gr.Button) -> None:
+        self.place, self.chosen, self.sweep = place, chosen, sweep
         self.note = gr.Textbox(label="Notes (kept in notes.txt of the run)", lines=3, elem_id="library-note")
         self.save = gr.Button("Save note", elem_id="library-note-save", **SMALL)
         self.kinds = gr.CheckboxGroup([], label="Export", elem_id="library-kinds")
@@ -70,7 +74,8 @@ class Acts:
         thrown = self.surely.click(told(self.throw), self.chosen, [self.chosen, details, *sides, self.gone], **QUIET)
         back = self.restore.click(told(self.bring_back), self.gone, self.gone, **QUIET)
         end = self.empty.click(told(self.erase), [self.gone, self.sure], [self.gone, self.sure], **QUIET)
-        for done in (thrown, back, end):
+        swept = self.sweep.click(told(self.throw_idle), None, self.gone, **QUIET)
+        for done in (thrown, back, end, swept):
             then(done)
 
     def keep_note(self, name: str, text: str, request: gr.Request) -> None:
@@ -103,6 +108,17 @@ class Acts:
         gr.Info(f"{name} is in the trash.")
         return ["", gr.update(visible=False), *ask(False), self.thrown(request)]
 
+    def throw_idle(self, request: gr.Request) -> Any:
+        """Moves the runs that never began to the trash."""
+        here = self.place(request)
+        here.may_write("deleting runs")
+        gone, left = library_jobs.sweep(here.runs)
+        if gone:
+            gr.Info(f"In the trash, from where they can be restored: {', '.join(gone)}.")
+        for reason in left:
+            gr.Warning(shown(UsageError(reason)))
+        return self.thrown(request)
+
     def bring_back(self, key: str | None, request: gr.Request) -> Any:
         """Restores the run that is chosen in the trash."""
         here = self.place(request)
@@ -124,6 +140,11 @@ class Acts:
         """The trash as the disk has it now."""
         rows = library_trash.thrown(self.place(request).runs)
         return gr.update(choices=[(row.line(), row.key) for row in rows], value=None)
+
+
+def runs_of(count: int) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def ask(open_: bool) -> list[Any]:

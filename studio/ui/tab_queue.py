@@ -22,6 +22,15 @@ LOOK = """
   border-bottom: 1px solid var(--border-color-primary); }
 .watch-queue td:nth-child(n+2) { overflow-wrap: anywhere; }
 .watch-queue td:nth-child(3) { min-width: 5rem; }
+@media (max-width: 640px) {
+  .watch-queue thead { display: none; }
+  .watch-queue tr { display: grid; grid-template-columns: 1.4rem 1fr auto; padding: .35rem 0;
+    border-bottom: 1px solid var(--border-color-primary); }
+  .watch-queue td { border: 0; padding: 0 .4rem 0 0; }
+  .watch-queue td:nth-child(2) { font-weight: 600; }
+  .watch-queue td:nth-child(3) { grid-area: 2 / 2 / 3 / 4; }
+  .watch-queue td:nth-child(4) { grid-area: 1 / 3 / 2 / 4; padding-right: 0; }
+}
 """
 
 
@@ -40,13 +49,14 @@ class Panel:
     @classmethod
     def build(cls, place: Where) -> Panel:
         """The panel, where it is called."""
-        table = gr.HTML(css_template=LOOK, elem_id="queue-table")
+        table = gr.HTML(f'<p class="watch-empty">{EMPTY["looking"]}</p>', css_template=LOOK, elem_id="queue-table")
         job = gr.Dropdown(
-            [], value=None, allow_custom_value=True, label="Job that waits or runs", elem_id="queue-job", scale=3
-        )
+            [], value=None, allow_custom_value=True, label="Job that waits or runs", elem_id="queue-job", scale=3,
+            visible=False,
+        )  # fmt: skip
         with gr.Row():
             buttons = [
-                gr.Button(label, size="sm", elem_id=f"queue-{name}", min_width=120)
+                gr.Button(label, size="sm", elem_id=f"queue-{name}", min_width=120, visible=False)
                 for name, label in {
                     "sooner": "Sooner", "later": "Later", "out": "Take out or stop", "clear": "Clear ended"
                 }.items()
@@ -55,7 +65,7 @@ class Panel:
 
     def outputs(self) -> list[Any]:
         """What `look` may change."""
-        return [self.table, self.job]
+        return [self.table, self.job, self.sooner, self.later, self.out, self.clear]
 
     def look(self, jobs: Sequence[Job], job: str | None, seen: dict[str, Any]) -> Updates:
         """What is to be drawn anew. seen: what this visitor has, which is brought up to date."""
@@ -67,7 +77,10 @@ class Panel:
         known = [value for _, value in choices]
         kept = job if job in known else None  # never another job by itself: the next click might stop it
         table = str(live_queue.table(jobs)) or f'<p class="watch-empty">{EMPTY["queue"]}</p>'
-        return {self.table: table, self.job: gr.update(choices=choices, value=kept)}
+        able = gr.update(visible=bool(choices))  # no lists and buttons where there is nothing to choose
+        drawn = {self.table: table, self.job: gr.update(choices=choices, value=kept, visible=bool(choices))}
+        drawn |= dict.fromkeys((self.sooner, self.later, self.out), able)
+        return drawn | {self.clear: gr.update(visible=any(job.end for job in jobs))}
 
     def bind(self, then: Callable[[Any], Any]) -> None:
         """The buttons act; `then` lets the page look at once."""

@@ -12,11 +12,17 @@ from studio.ui import draft as drafts
 from studio.ui import goals
 from studio.ui.form_choices import subjects
 from studio.ui.place import Where
-from studio.ui.train_actions import FRESH, HEADERS
+from studio.ui.plan_line import NONE
+from studio.ui.train_actions import FRESH
+from studio.ui.train_look import HEADERS
 from studio.ui.words import EMPTY
 
-DROP = "Drop pictures here, with caption files (.txt) if there are any"
+DROP = "Pictures, and captions (.txt) if any"
+REASON = "Say what you want, and a method is proposed with its reason; or choose a method yourself."
+EVERY = 5.0  # seconds between two looks at which other runs there are, for the plan
 STARTED = "train-started"  # the id of what says which run was started last, for the Watch tab
+NO_COMMAND = "# It comes here when there are pictures and the settings are right."
+NO_EXAMPLE = ("none of them", "")
 STATIC = [number for number, name in enumerate(HEADERS) if name != "caption"]
 
 LOOK = """
@@ -41,6 +47,7 @@ class Parts:
     seen: gr.State
     started: gr.State
     upload: gr.File
+    refused: gr.Markdown
     folder: gr.Textbox
     example: gr.Dropdown
     verdict: gr.Markdown
@@ -57,6 +64,7 @@ class Parts:
     fields: gr.Column
     problem: gr.Markdown
     plan: gr.Markdown
+    timer: gr.Timer
     fresh: gr.Checkbox
     start: gr.Button
     status: gr.Markdown
@@ -71,7 +79,8 @@ class Parts:
     @property
     def faces(self) -> list[Any]:
         """What shows a draft: set together whenever it is replaced."""
-        return [self.draft, self.goal, self.trainer, self.folder, self.example, self.form]
+        ticks = [self.everything, self.fresh]
+        return [self.draft, self.goal, self.trainer, self.folder, self.example, self.reason, *ticks, self.form]
 
     @property
     def doctor(self) -> list[Any]:
@@ -82,6 +91,7 @@ class Parts:
 def layout(place: Where) -> dict[str, Any]:
     """Every component by its name in `Parts`, drawn where this is called."""
     made: dict[str, Any] = {"place": place, "draft": gr.State({}), "form": gr.State(""), "seen": gr.State({})}
+    made["timer"] = gr.Timer(EVERY)
     made["started"] = gr.State(("", ""))
     made["started"].elem_id = STARTED
     made["kept"] = gr.BrowserState(drafts.fresh(), storage_key="studio-train", secret="studio-train")
@@ -105,12 +115,17 @@ def pictures() -> dict[str, Any]:
     """Where pictures come from, and what the data doctor says of them."""
     made: dict[str, Any] = {}
     made["upload"] = gr.File(label=DROP, file_count="multiple", type="filepath", elem_id="train-upload", height=140)
+    made["refused"] = gr.Markdown(elem_id="train-refused")
     with gr.Row():
         made["folder"] = gr.Textbox(
             label="or a folder on the machine that runs the studio", elem_id="train-folder", scale=3, min_width=220
         )
         made["example"] = gr.Dropdown(
-            [("none", ""), *subjects()], value="", label="or an example", elem_id="train-example", min_width=160
+            [*subjects(), NO_EXAMPLE],
+            value=None,
+            label="or an example (type to search)",
+            elem_id="train-example",
+            min_width=200,
         )
     made["verdict"] = gr.Markdown(EMPTY["pictures"], elem_id="train-verdict")
     made["thumbnails"] = gr.Gallery(
@@ -151,7 +166,7 @@ def method() -> dict[str, Any]:
     return {
         "goal": gr.Radio(titles, value=None, label="What do you want?", elem_id="train-goal"),
         "trainer": gr.Dropdown(methods, value=drafts.FIRST, label="Method", elem_id="train-method", filterable=True),
-        "reason": gr.Markdown(elem_id="train-reason"),
+        "reason": gr.Markdown(REASON, elem_id="train-reason"),
     }
 
 
@@ -172,7 +187,7 @@ def start() -> dict[str, Any]:
     """The plan, the start button, and the command that does the same."""
     made: dict[str, Any] = {
         "problem": gr.Markdown(elem_id="train-problem"),
-        "plan": gr.Markdown("Memory and time are planned here.", elem_id="train-plan"),
+        "plan": gr.Markdown(NONE, elem_id="train-plan"),
         "start": gr.Button("Start training", variant="primary", elem_id="train-start"),
         "fresh": gr.Checkbox(
             label=f"{FRESH}, even if one of this name is there to go on with", value=False, elem_id="train-fresh"
@@ -181,6 +196,7 @@ def start() -> dict[str, Any]:
     }
     made["command"] = gr.Code(
         label="The command that does the same",
+        value=NO_COMMAND,
         language="shell",
         interactive=False,
         lines=2,
@@ -188,7 +204,7 @@ def start() -> dict[str, Any]:
         elem_id="train-command",
     )
     with gr.Accordion("The whole config as TOML", open=False):
-        made["toml"] = gr.Code(language=None, interactive=False, max_lines=30, elem_id="train-toml")
+        made["toml"] = gr.Code(NO_COMMAND, language=None, interactive=False, max_lines=30, elem_id="train-toml")
     return made
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.context import Context
 
 from studio.ui import live_ask, live_log, live_previews, live_words
-from studio.ui.jobs import Job, Queue
+from studio.ui.jobs import Job, Queue, newest
 from studio.ui.jobs_api import found
 from studio.ui.live import Live, Readers
-from studio.ui.live_numbers import drawing, named
+from studio.ui.live_numbers import EACH, drawing, named
 from studio.ui.live_state import AT_WORK, Doing, buttons, doing
 from studio.ui.place import Place, Where
 from studio.ui.tab_queue import QUIET, Updates
 from studio.ui.tab_train_parts import STARTED
-from studio.ui.tab_watch_parts import PANELS, Parts, empty, layout
+from studio.ui.tab_watch_parts import FAR, PANELS, Parts, empty, layout
 from studio.ui.words import EMPTY, shown
 
 APART = ("loss", "reward", "lr")  # numbers with a drawing of their own
@@ -33,8 +33,9 @@ class Tab(Parts):
         """Looks come with the clock and with every change; a reload finds the run that was watched."""
         looks: dict[str, Any] = {"inputs": self.inputs(), "outputs": self.outputs(), "concurrency_limit": 8, **QUIET}
         self.timer.tick(self.look, **looks)
-        for changed in (self.run.change, self.number.input, self.at.input):
+        for changed in (self.run.change, self.number.input):
             changed(self.look, trigger_mode="always_last", **looks)
+        self.at.input(self.turn, trigger_mode="always_last", **{**looks, "inputs": [self.at, *self.inputs()]})
         self.run.change(None, self.run, self.kept, js="(name) => name", **QUIET)
 
         def then(done: Any) -> None:
@@ -64,39 +65,40 @@ class Tab(Parts):
         """Which run a page shows that was just opened: the one it showed before, one at work, or the newest."""
         here = self.place(request)
         names = [run.name for run in here.store.list()]
-        return gr.update(choices=names, value=kept if kept in names else first(here, names))
+        return gr.update(choices=names, value=kept if kept in names else first(names, Queue(here.runs).jobs()))
+
+    def turn(
+        self, at: float, name: str, number: str | None, job: str | None, seen: dict[str, Any], request: gr.Request
+    ) -> Any:
+        """The previews of another step; at the slider's end they follow the run."""
+        return self.look(name, number, job, {**seen, "at": FAR if at >= seen.get("count", 0) else int(at)}, request)
 
     def look(
-        self,
-        name: str | None,
-        number: str | None,
-        at: float,
-        job: str | None,
-        seen: dict[str, Any] | None,
-        request: gr.Request,
+        self, name: str | None, number: str | None, job: str | None, seen: dict[str, Any] | None, request: gr.Request
     ) -> Any:
         """What has changed on the disk since this visitor's last look; nothing else is drawn anew."""
         before, seen = dict(seen or {}), dict(seen or {})
         try:
             here = self.place(request)
-            out = self.queue.look(Queue(here.runs).jobs(), job, seen)
-            name = self.choose(here, name, seen, out)
+            jobs = Queue(here.runs).jobs()
+            out = self.queue.look(jobs, job, seen)
+            name = self.choose(here, name, jobs, seen, out)
             if not name and not seen["names"]:
                 out |= changed(seen, "status", EMPTY["watch"], {self.status: empty(EMPTY["watch"])})
             elif name:
-                out |= self.watched(here, name, (number, at), seen)
+                out |= self.watched(here, name, number or "", newest(jobs).get(name), seen)
         except Exception as error:
             said, seen = shown(error), before
             out = changed(seen, "status", said, {self.status: empty(said)})
         return {**out, self.seen: seen} if out else gr.skip()
 
-    def choose(self, here: Place, name: str | None, seen: dict[str, Any], out: Updates) -> str:
+    def choose(self, here: Place, name: str | None, jobs: Sequence[Job], seen: dict[str, Any], out: Updates) -> str:
         """The run to show; the list of runs is drawn anew where it changed."""
         names = [run.name for run in here.store.list()]
         if not name and not seen.get("arrived"):  # `arrive` knows what the browser remembers: the first look leaves it
             seen["arrived"], seen["names"] = True, names
             return ""
-        chosen = name or first(here, names) or ""
+        chosen = name or first(names, jobs) or ""
         fresh = [new for new in names if new not in seen.get("names", names)]
         if fresh and seen.get("what") not in AT_WORK:  # somebody has just started it
             chosen = fresh[0]
@@ -106,10 +108,9 @@ class Tab(Parts):
             out[self.run] = gr.update(choices=names, **({"value": chosen} if chosen != (name or "") else {}))
         return chosen
 
-    def watched(self, here: Place, name: str, asked: tuple[str | None, float], seen: dict[str, Any]) -> Updates:
+    def watched(self, here: Place, name: str, number: str, job: Job | None, seen: dict[str, Any]) -> Updates:
         """What is new of one run."""
-        run, queue = found(name, here), Queue(here.runs)
-        job = queue.of(name)
+        run = found(name, here)
         if seen.get("run") != name:
             for part in [part for part in seen if part not in STAY]:
                 del seen[part]
@@ -117,19 +118,21 @@ class Tab(Parts):
         with READERS.at(run.folder) as live:
             seen["what"] = what = doing(live, job)
             out = self.state(live, what, job, here.writable, seen)
-            out |= self.pictures(live, int(at) if (at := asked[1]) else 1, seen)
-            out |= self.numbers(live, asked[0] or "", seen)
+            out |= self.pictures(live, seen)
+            out |= self.numbers(live, number, seen)
             stamps = live.stamps()
             if seen.get("log") != stamps["log"]:
-                out |= changed(seen, "log", stamps["log"], {self.log: live_log.text(run.folder, live.lines)})
+                text = live_log.text(run.folder, live.lines)
+                drawn = {self.log: text, self.logs: gr.update(visible=bool(text))}
+                out |= changed(seen, "log", stamps["log"], drawn)
         return out
 
     def state(self, live: Live, what: Doing, job: Job | None, writable: bool, seen: dict[str, Any]) -> Updates:
         """State, buttons and what should be read."""
         status, on = str(live_words.status(live, what)), buttons(live, what, writable)
-        hint = EMPTY["curve"] if what == "running" and not live.numbers.last else ""
+        hints = hinted(live) if what == "running" else []
         why = job.reason if job is not None and (job.state == "waiting" or what == "failed") else ""
-        texts = list(dict.fromkeys([*live_words.outcome(live), why, hint]))
+        texts = list(dict.fromkeys([*live_words.outcome(live), why, *hints]))
         notes = str(live_words.notes(live, [text for text in texts if text not in live.notes]))
         out = changed(seen, "status", status, {self.status: status})
         out |= changed(seen, "notes", notes, {self.notes: notes})
@@ -138,20 +141,19 @@ class Tab(Parts):
         drawn[self.back] = gr.update(interactive=on.back, visible=on.back)
         return out | changed(seen, "buttons", on, drawn)
 
-    def pictures(self, live: Live, at: int, seen: dict[str, Any]) -> Updates:
+    def pictures(self, live: Live, seen: dict[str, Any]) -> Updates:
         """The previews beside the base model's; a slider at its end follows the run."""
-        stamp = live.stamps()["previews"]
-        if seen.get("previews") == (stamp, at):
+        stamp, asked = live.stamps()["previews"], seen.get("at", FAR)
+        if seen.get("previews") == (stamp, asked):
             return {}
         base, own = live_previews.found(live.run.folder)
-        known, count = seen.get("count", 0), len(own)
-        at = count if at >= known else max(1, at)
-        seen["count"], seen["previews"] = count, (stamp, at or 1)
+        seen["count"], seen["previews"] = (count := len(own)), (stamp, asked)
+        at = min(max(1, asked), max(1, count))
         shown = own[at - 1] if own else None
         pairs = [(str(path), text) for path, text in live_previews.pairs(base, shown)]
-        label = f"Previews at {shown.title} ({at} of {count})" if shown else EMPTY["previews"]
-        slider = gr.update(maximum=max(count, 2), value=at or 1, label=label, visible=count > 1)
-        return {self.at: slider, self.gallery: gr.update(value=pairs, label=label)}
+        label = f"Previews at {shown.title} ({at} of {count})" if shown else "Previews of the base model"
+        slider = gr.update(maximum=max(count, 2), value=at, label=label, visible=count > 1)
+        return {self.at: slider, self.gallery: gr.update(value=pairs, label=label, visible=bool(pairs))}
 
     def numbers(self, live: Live, number: str, seen: dict[str, Any]) -> Updates:
         """The lines, where a step was added or another number is asked for."""
@@ -160,8 +162,10 @@ class Tab(Parts):
         if seen.get("numbers") != stamp:
             main, panels = numbers.main, numbers.panels()[:PANELS]
             curve = numbers.curve()
-            out[self.curve] = gr.update(value=drawing(curve), label=named(f"{main} by step", curve))
-            out[self.rate] = gr.update(value=drawing({"value": numbers.points("lr")}))
+            rate = drawing({"value": numbers.points("lr")})
+            label, begun = named(f"{main} by step", curve), bool(curve[EACH])
+            out[self.curve] = gr.update(value=drawing(curve), label=label, visible=begun)
+            out[self.rate] = gr.update(value=rate, visible=bool(rate))
             for plot, (title, lines) in zip(self.panels, panels, strict=False):
                 out[plot] = gr.update(value=drawing(lines), label=named(title, lines), visible=True)
             for plot in self.panels[len(panels) : seen.get("panels", PANELS)]:
@@ -171,7 +175,8 @@ class Tab(Parts):
         number = number if number in names else next(iter(names), "")
         if seen.get("others") != names:
             seen["others"] = names
-            out[self.number] = gr.update(choices=names, value=number or None, visible=bool(names))
+            out[self.number] = gr.update(choices=names, value=number or None)
+            out[self.more] = gr.update(visible=bool(names))
         if seen.get("numbers") != stamp or seen.get("number") != number:
             line = drawing({"value": numbers.points(number)})
             out[self.other] = gr.update(value=line, label=f"{number} by step", visible=bool(number))
@@ -222,10 +227,16 @@ def now(here: Place, run: Any) -> Doing:
         return doing(live, job)
 
 
-def first(here: Place, names: list[str]) -> str | None:
+def first(names: list[str], jobs: Sequence[Job]) -> str | None:
     """A run that is at work, else the newest."""
-    busy = [job.run for job in Queue(here.runs).jobs() if job.trains and job.state in ("running", "stopping")]
+    busy = [job.run for job in jobs if job.trains and job.state in ("running", "stopping")]
     return next((name for name in [*busy, *names] if name in names), None)
+
+
+def hinted(live: Live) -> list[str]:
+    """What is to come where a run at work has nothing to show yet, in sentences."""
+    curve = [] if live.numbers.last else [EMPTY["curve"]]
+    return curve if live_previews.stamp(live.run.folder) else [*curve, EMPTY["previews"]]
 
 
 def changed(seen: dict[str, Any], part: str, stamp: Any, updates: Updates) -> Updates:

@@ -55,15 +55,17 @@ class Parts:
     number: gr.Dropdown
     other: gr.LinePlot
     panels: list[gr.LinePlot]
+    more: gr.Accordion
     log: gr.Textbox
+    logs: gr.Accordion
     queue: Panel
     seen: gr.State
     kept: gr.BrowserState
     timer: gr.Timer
 
     def inputs(self) -> list[Any]:
-        """What a look needs to know of the page."""
-        return [self.run, self.number, self.at, self.queue.job, self.seen]
+        """What a look needs to know of the page. Not the slider: what it says late lies beyond an end set meanwhile."""
+        return [self.run, self.number, self.queue.job, self.seen]
 
     def outputs(self) -> list[Any]:
         """What a look may change."""
@@ -78,8 +80,8 @@ class Parts:
             self.gallery,
             self.curve,
         ]
-        rest = [self.rate, self.number, self.other, *self.panels, self.log, *self.queue.outputs()]
-        return [self.run, *shown, *rest, self.seen]
+        rest = [self.rate, self.number, self.other, self.more, *self.panels, self.log, self.logs]
+        return [self.run, *shown, *rest, *self.queue.outputs(), self.seen]
 
 
 def empty(text: str) -> str:
@@ -99,7 +101,7 @@ def plot(name: str, label: str, visible: bool = True, least: int = 280) -> gr.Li
 def layout(place: Where) -> dict[str, Any]:
     """The components by name, from top to bottom."""
     run = gr.Dropdown([], value=None, allow_custom_value=True, label="Run", elem_id="watch-run")
-    status = gr.HTML("", css_template=STATUS, elem_id="watch-status")
+    status = gr.HTML(empty(EMPTY["looking"]), css_template=STATUS, elem_id="watch-status")
     with gr.Row():
         asks = [
             gr.Button(label, interactive=False, variant=kind, elem_id=f"watch-{name}", min_width=120,
@@ -108,18 +110,18 @@ def layout(place: Where) -> dict[str, Any]:
         ]  # fmt: skip
     notes = gr.HTML(css_template=NOTES, elem_id="watch-notes")
     with gr.Row():
-        curve, rate = plot("loss", "loss by step"), plot("lr", "learning rate by step")
+        curve, rate = plot("loss", "loss by step", False), plot("lr", "learning rate by step", False)
     at = gr.Slider(1, FAR, value=FAR, step=1, label=EMPTY["previews"], visible=False, elem_id="watch-step")
     gallery = gr.Gallery(
         label=EMPTY["previews"], columns=4, fit_columns=False, height="auto", object_fit="contain", format="png",
-        elem_id="watch-previews",
+        elem_id="watch-previews", visible=False,
     )  # fmt: skip
     with gr.Row():
         panels = [plot(f"panel-{number}", "", visible=False, least=400) for number in range(PANELS)]
-    with gr.Accordion("More numbers", open=False, elem_id="watch-more"):
+    with gr.Accordion("More numbers", open=False, elem_id="watch-more", visible=False) as more:
         number = gr.Dropdown([], value=None, allow_custom_value=True, label="Number by step", elem_id="watch-number")
         other = plot("other", "", visible=False)
-    with gr.Accordion("Log", open=False, elem_id="watch-log-panel"):
+    with gr.Accordion("Log", open=False, elem_id="watch-log-panel", visible=False) as logs:
         log = gr.Textbox(
             label="The end of the run's log", lines=14, max_lines=14, elem_id="watch-log", buttons=["copy"]
         )
@@ -128,7 +130,8 @@ def layout(place: Where) -> dict[str, Any]:
         gr.HTML(f"<style>{LOOK}</style>", container=False, padding=False)
     return {
         "place": place, "run": run, "status": status, "notes": notes, "at": at, "gallery": gallery, "curve": curve,
-        "rate": rate, "number": number, "other": other, "panels": panels, "log": log, "queue": queue,
+        "rate": rate, "number": number, "other": other, "panels": panels, "more": more, "log": log, "logs": logs,
+        "queue": queue,
         **dict(zip(("stop", "resume", "sample", "back"), asks, strict=True)),
         "seen": gr.State({}),
         "kept": gr.BrowserState(None, storage_key="studio-watched", secret="studio-watched"),  # a name, nothing secret

@@ -1,147 +1,51 @@
-"""What the Train tab does, without gradio: looking at pictures, proposing, checking and starting."""
+"""What the Train tab does, without gradio: choosing pictures, proposing, checking, planning and starting."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from studio.pipelines.errors import DataError, StudioError, UsageError
-from studio.ui import data_look, goals
 from studio.ui import draft as drafts
+from studio.ui import goals, plan_line
 from studio.ui.draft import Draft
-from studio.ui.words import EMPTY, shown
+from studio.ui.train_look import FOLDER, plain, trouble
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
-    from studio.pipelines.data_pictures import Pictures
-    from studio.ui.data_look import Look
     from studio.ui.place import Place
+    from studio.ui.plan_line import Planner
 
-PAGE = 24  # pictures shown at once
-KEPT = 8  # answers of the data doctor
 FRESH = "As a new run"  # the checkbox below the button
-HEADERS = ["picture", "caption", "from", "tokens", "cut off", "remarks"]
-
-
-class Looks:
-    """The data doctor's last answers, by what they depend on: the page of another ten thumbnails asks for the same."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, Look] = {}
-        self.lock = threading.Lock()
-
-    def __call__(self, data: Pictures, model: str) -> tuple[str, Look]:
-        """The stamp of an answer, and the answer. Raises as `data_look.look`."""
-        stamp = data_look.stamp(data, model)
-        with self.lock:  # one after another: a second page asks for the same folder
-            if stamp not in self.known:
-                self.known[stamp] = data_look.look(data, model)
-                self.known = dict(list(self.known.items())[-KEPT:])
-            return stamp, self.known[stamp]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the page shows of a folder. stamp: what it depends on; shown: (picture, caption) as they were shown."""
-
-    stamp: str
-    words: str
-    rows: list[list[Any]]
-    shown: dict[str, str]
-    count: int | None
-    pages: int
-    thumbnails: list[tuple[Any, str]]
-
-
-def pictures(draft: Draft, place: Place) -> tuple[Pictures, str]:
-    """The data settings of a draft, subjects resolved, and its model. Raises StudioError."""
-    from studio import subjects
-
-    only = {name: value for name, value in draft["changed"].items() if name.startswith("data.") or name == "model"}
-    config = drafts.config({**draft, "changed": only, "wrong": {}}, place)
-    return subjects.resolve(config).settings.data, config.model
-
-
-def answer(draft: Draft, place: Place, looks: Looks, page: int = 1, before: str | None = None) -> Answer | None:
-    """The data doctor's answer for a draft; None where nothing has changed since the stamp `before`.
-
-    What is wrong with the folder is the answer's words.
-    """
-    try:
-        data, model = pictures(draft, place)
-        if data.folder is None:
-            return None if before == "" else Answer("", EMPTY["pictures"], [], {}, None, 1, [])
-        if f"{data_look.stamp(data, model)}|{page}" == before:
-            return None
-        stamp, found = looks(data, model)
-        return described(f"{stamp}|{page}", found, page)
-    except Exception as error:  # the page has to say it, whatever it is
-        said = trouble(error)
-        return None if before == said else Answer(said, said, [], {}, None, 1, [])
-
-
-def described(stamp: str, found: Look, page: int) -> Answer:
-    """An answer as the page shows it."""
-    pages = max(1, -(-len(found.pictures) // PAGE))
-    first = (min(max(page, 1), pages) - 1) * PAGE
-    numbers = range(first, min(first + PAGE, len(found.pictures)))
-    some = [found.pictures[number] for number in numbers]
-    rows = [[one.name, one.caption, one.source, one.tokens, one.cut, "; ".join(one.doubts)] for one in some]
-    return Answer(
-        stamp=stamp,
-        words=said_of(found),
-        rows=rows,
-        shown={one.name: one.caption for one in some},
-        count=len(found.pictures),
-        pages=pages,
-        thumbnails=[(found.thumbnail(number), found.pictures[number].line) for number in numbers],
-    )
-
-
-def said_of(found: Look) -> str:
-    """Verdict, warnings, notes and what was left out, as Markdown."""
-    lines = [f"**{plain(found.verdict[:1].upper() + found.verdict[1:])}** · layout {plain(found.layout)}"]
-    lines += [f"- ⚠ {plain(text)}" for text in found.warnings]
-    lines += [f"- {plain(text)}" for text in found.notes]
-    lines += [f"- left out: {plain(name)}: {plain(why)}" for name, why in found.left_out[:20]]
-    if len(found.left_out) > 20:
-        lines.append(f"- left out: {len(found.left_out) - 20} more; `studio check-data` lists all")
-    return "\n".join([lines[0], "", *lines[1:]])
-
-
-def trouble(error: Exception) -> str:
-    """An error's sentence, as Markdown."""
-    return f"⚠ {plain(shown(error))}"
-
-
-def plain(text: str) -> str:
-    """A text in Markdown, taken as it is: file names and captions are not markup."""
-    return "".join(f"\\{mark}" if mark in "\\`*_{}[]<>#|!~$&" else mark for mark in text)
+SUBJECT = "subject:"
 
 
 def chosen(draft: Draft, folder: str, place: Place) -> Draft:
-    """The draft with another folder of pictures, absolute; '' for none. Raises UsageError for one not to be named."""
-    folder = folder.strip()
-    if folder and not drafts.SCHEME.match(folder):
-        folder = str(place.permitted(folder, "the folder"))
-    return drafts.edit(draft, "data.folder", folder)
+    """The draft with another folder of pictures, absolute; '' for none. One that cannot be is noted as wrong."""
+    try:
+        return drafts.edit(draft, FOLDER, existing(folder.strip(), place))
+    except StudioError as error:
+        return drafts.refuse(draft, FOLDER, f"{error}; until then there are no pictures")
 
 
-def captioned(draft: Draft, place: Place, before: dict[str, str], rows: list[list[Any]]) -> str:
-    """Writes the captions that were edited; what was done, in a sentence. Raises StudioError."""
-    changed = data_look.edited(before, rows)
-    if not changed:
-        return "No caption was changed."
-    data, _ = pictures(draft, place)
-    done = data_look.write(place, data, changed)
-    return f"{len(done)} caption{'s' if len(done) != 1 else ''} written beside the pictures; the old ones are in a zip."
+def existing(folder: str, place: Place) -> str:
+    """A folder as the draft holds it. Raises UsageError for one that may not be named, DataError for a missing one."""
+    if not folder:
+        return ""
+    if folder.startswith(SUBJECT):
+        from studio import subjects
+
+        subjects.folder(folder.removeprefix(SUBJECT))
+        return folder
+    path = place.permitted(folder, "the folder")
+    if not path.exists():
+        raise DataError(f"there is no folder {folder[:120]!a} on the machine that runs the studio: name another one")
+    return str(path)
 
 
-def proposed(draft: Draft, key: str, count: int | None, place: Place) -> tuple[Draft, str]:
-    """The draft for a goal, and the reason, as Markdown. Raises UsageError."""
+def proposed(draft: Draft, key: str, count: int | None, place: Place) -> Draft:
+    """The draft for a goal, with the reason. Raises UsageError."""
     model = str(draft["changed"].get("model") or "embedded")
     earlier = goals.suggested(model)
     changed = {name: value for name, value in draft["changed"].items() if value != earlier.get(name, object())}
@@ -153,16 +57,25 @@ def proposed(draft: Draft, key: str, count: int | None, place: Place) -> tuple[D
     moved = drafts.put({**moved, "goal": key}, wanted)
     asked = f"It needs {goals.goal(key).asks}."
     others = "".join(f"\n- or **{plain(name)}**, if {why}" for name, why in made.others)
-    return moved, f"**{plain(made.trainer)}**: {plain(made.reason)} {asked}{dropped(lost, made.trainer)}\n{others}"
+    reason = f"**{plain(made.trainer)}**: {plain(made.reason)} {asked}{dropped(lost, made.trainer)}\n{others}"
+    return {**moved, "reason": reason}
 
 
-def method(draft: Draft, trainer: str) -> tuple[Draft, str]:
-    """The draft for a method that was chosen directly, and what the method says of itself."""
+def reset(draft: Draft, keep: Iterable[str], place: Place) -> Draft:
+    """The draft with all settings at their defaults, but for those to keep and those that its goal proposes."""
+    kept = {name: draft["changed"][name] for name in keep if name in draft["changed"]}
+    bare = {**draft, "changed": kept, "wrong": {}}
+    wanted = proposed(bare, draft["goal"], None, place) if draft["goal"] else bare
+    return wanted if wanted["trainer"] == draft["trainer"] else bare
+
+
+def method(draft: Draft, trainer: str) -> Draft:
+    """The draft for a method that was chosen directly; its reason: what the method says of itself."""
     from studio import registry
 
     moved, lost = drafts.switch(draft, trainer)
     summary = registry.find("trainers", trainer).summary
-    return {**moved, "goal": ""}, f"{plain(summary)}{dropped(lost, trainer)}"
+    return {**moved, "goal": "", "reason": f"{plain(summary)}{dropped(lost, trainer)}"}
 
 
 def dropped(lost: list[str], trainer: str) -> str:
@@ -186,10 +99,13 @@ def sound(config: RunConfig, place: Place) -> RunConfig:
     data = config.settings.data
     if data.folder is None and type(data).__name__ == "Pictures":
         raise DataError("no pictures yet: drop some above, name a folder, or take an example subject")
+    existing(str(data.folder or ""), place)  # it may be gone since it was chosen
     reward = getattr(config.settings, "reward", None)
     if reward is None:
         return config
     terms: tuple[str, ...] = reward.terms
+    if not terms and config.trainer == "lcm" and not getattr(config.settings, "beta", 0):
+        return config  # plain distillation
     refuse_code(terms, place)
     blind = without_gradient(terms)
     if blind and config.trainer == "alignprop":
@@ -212,13 +128,34 @@ def without_gradient(terms: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(goals.without_gradient(terms))
 
 
-def planned(draft: Draft, place: Place, planner: Any) -> str:
-    """The plan beside the start button; nothing where the draft is wrong, which is said elsewhere."""
+def planned(draft: Draft, place: Place, planner: Planner, beside: tuple[str, ...] = ()) -> Iterator[str]:
+    """The plan beside the start button, and before it that it is being made, where it is not known yet.
+
+    beside: as `at_work` has them. What is wrong with a draft is said elsewhere.
+    """
     try:
         config = drafts.config(draft, place)
     except StudioError:
-        return ""
-    return str(planner(config))
+        yield plan_line.NONE
+        return
+    if not planner.knows(config, beside):
+        yield plan_line.AGAIN
+    yield planner(config, beside)
+
+
+def at_work(place: Place) -> tuple[str, ...]:
+    """The jobs of this place that run, or wait to, by the names of their runs."""
+    from studio.ui.jobs import Queue
+
+    return tuple(job.run or job.name for job in Queue(place.runs).jobs() if not job.end)
+
+
+def standing(place: Place) -> str:
+    """What was started and is not over, as a sentence for who opens the page anew; '' for nothing."""
+    names = at_work(place)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    said = f"**{plain(', '.join(names[:3]))}**{more}"
+    return f"At work or in the queue when this page was opened: {said}. Watch shows how it goes." if names else ""
 
 
 def start(draft: Draft, place: Place, fresh: bool = False) -> tuple[str, str]:

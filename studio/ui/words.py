@@ -14,6 +14,7 @@ log = logging.getLogger("studio.ui")
 EMPTY = {
     "runs": "No runs yet. Go to Train, drop a few pictures, and press Start training.",
     "pictures": "No pictures yet. Drop some here, name a folder, or take an example subject.",
+    "looking": "Looking at the runs on the disk.",
     "watch": "Nothing is being watched. Choose a run above, or start one in Train.",
     "curve": "The curve begins with the first training step.",
     "previews": "Previews appear here as the run draws them, beside the base model's.",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from studio.pipelines.data_pictures import Pictures
 from studio.pipelines.errors import DataError, UsageError
-from studio.ui import data_look, data_uploads, train_actions
+from studio.ui import data_look, data_uploads, train_look
 from studio.ui import draft as drafts
 from studio.ui.place import Place, guest, home
 
@@ -109,7 +109,7 @@ def test_all_captions_or_none(folder: Path, place: Place) -> None:
 def test_only_ones_own_folders(folder: Path, place: Place, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="outside"):
         data_look.write(home(tmp_path / "other", (tmp_path / "other",)), pictures(folder), {"a.png": "a cat"})
-    data, _ = train_actions.pictures(drafts.put(drafts.fresh(), {"data.folder": "subject:fox"}), place)
+    data, _ = train_look.pictures(drafts.put(drafts.fresh(), {"data.folder": "subject:fox"}), place)
     with pytest.raises(UsageError, match="example"):
         data_look.write(place, data, {"any.png": "a cat"})
     with pytest.raises(UsageError, match="signed-in"):
@@ -117,21 +117,21 @@ def test_only_ones_own_folders(folder: Path, place: Place, tmp_path: Path) -> No
 
 
 def test_the_answer_comes_once_and_again_when_the_folder_changes(folder: Path, place: Place) -> None:
-    looks = train_actions.Looks()
+    looks = train_look.Looks()
     draft = drafts.put(drafts.fresh(), {"model": "toy", "data.folder": str(folder), "data.class_word": "dog"})
-    first = train_actions.answer(draft, place, looks)
+    first = train_look.answer(draft, place, looks)
     assert first is not None
     assert (first.count, len(first.thumbnails), first.pages) == (3, 3, 1)
     assert "notes.pdf" in first.words
-    assert train_actions.answer(drafts.put(draft, {"steps": 3}), place, looks, 1, first.stamp) is None
+    assert train_look.answer(drafts.put(draft, {"steps": 3}), place, looks, 1, first.stamp) is None
     (folder / "b.txt").write_text("a sks dog at sea")
-    second = train_actions.answer(draft, place, looks, 1, first.stamp)
+    second = train_look.answer(draft, place, looks, 1, first.stamp)
     assert second is not None
     assert second.shown["b.jpg"] == "a sks dog at sea"
-    nowhere = train_actions.answer(drafts.put(draft, {"data.folder": str(folder / "no")}), place, looks)
+    nowhere = train_look.answer(drafts.put(draft, {"data.folder": str(folder / "no")}), place, looks)
     assert nowhere is not None
     assert "no such folder" in nowhere.words.lower()
-    away = train_actions.answer(drafts.put(draft, {"data.folder": "/etc"}), place, looks)
+    away = train_look.answer(drafts.put(draft, {"data.folder": "/etc"}), place, looks)
     assert away is not None
     assert "outside" in away.words
 
@@ -142,14 +142,57 @@ def test_uploads(folder: Path, place: Place, tmp_path: Path) -> None:
     taken, refused = data_uploads.receive(place, files)
     assert taken.parent == place.uploads
     assert {path.name for path in taken.iterdir()} == {"a.png", "a.txt", "b.jpg", "c.png", "c.caption"}
-    assert sorted(said.partition(":")[0] for said in refused) == ["broken.png", "notes.pdf"]
+    assert sorted(one.name for one in refused) == ["broken.png", "notes.pdf"]
+    said = train_look.not_taken(refused)
+    assert all(word in said for word in ("broken.png", "save it anew", "notes.pdf", "captions as .txt")), said
     assert data_look.look(pictures(taken), "toy").trainable
     again, _ = data_uploads.receive(place, [folder / "a.txt"], taken)
     assert again == taken, "a caption that is dropped later goes beside its picture"
     elsewhere, _ = data_uploads.receive(place, [folder / "a.png"], folder)
     assert elsewhere.parent == place.uploads, "nothing is added to folders that are no uploads"
     for none in ([], [tmp_path / "broken.png"]):
-        with pytest.raises(DataError, match="no picture"):
+        with pytest.raises(data_uploads.NothingTaken, match="no picture") as nothing:
             data_uploads.receive(place, none)
+        assert [one.name for one in nothing.value.refused] == [path.name for path in none]
     with pytest.raises(UsageError, match="signed-in"):
         data_uploads.receive(guest(tmp_path, "", writable=True, zero_gpu=False), files)
+
+
+def test_captions_come_back_out_of_the_zip_that_keeps_them(folder: Path, place: Place) -> None:
+    data_look.write(place, pictures(folder), {"a.png": "a red sks dog", "sub/c.png": "a green sks dog"})
+    kept = next(folder.glob(".captions-*.zip"))
+    found = data_look.look(pictures(folder), "toy")
+    assert dict(found.left_out)[kept.name] == data_look.EARLIER
+    taken, refused = data_uploads.receive(place, [folder / "a.png", kept])
+    assert (taken / "a.txt").read_text() == "a sks dog\n"
+    assert [one.name for one in refused] == [kept.name]
+    assert "c.caption in it has no picture" in refused[0].reason
+    (taken / "a.txt").write_text("another\n")
+    assert data_uploads.receive(place, [kept], taken)[0] == taken, "alone it is for the pictures that are there"
+    assert (taken / "a.txt").read_text() == "a sks dog\n"
+    newer, refused = data_uploads.receive(place, [folder / "a.png", folder / "a.txt", kept])
+    assert (newer / "a.txt").read_text() == "a red sks dog\n", "the file itself is newer than the zip"
+    assert "a.txt in it was passed over" in refused[0].reason
+
+
+def test_zips_of_something_else(folder: Path, place: Place, tmp_path: Path) -> None:
+    zips = {"text.zip": "damaged", "other.zip": "captions only", "large.zip": "more than captions", "up.zip": ""}
+    (tmp_path / "text.zip").write_text("no zip")
+    for name, entry, text in (
+        ("other.zip", "run.exe", "x"), ("large.zip", "a.txt", "x" * 2**21), ("up.zip", "../../a.txt", "a sks dog")
+    ):  # fmt: skip
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(entry, text)
+    taken, refused = data_uploads.receive(place, [folder / "a.png", *(tmp_path / name for name in zips)])
+    assert {path.name for path in taken.iterdir()} == {"a.png", "a.txt"}
+    assert not list(place.uploads.parent.rglob("../a.txt"))
+    assert {one.name for one in refused} == {name for name, word in zips.items() if word}
+    assert all(zips[one.name] in one.reason for one in refused)
+
+
+def test_two_files_of_one_name_are_not_one(folder: Path, place: Place, tmp_path: Path) -> None:
+    (tmp_path / "a b.png").write_bytes((folder / "a.png").read_bytes())
+    (tmp_path / "a_b.png").write_bytes((folder / "sub" / "c.png").read_bytes())
+    taken, refused = data_uploads.receive(place, [tmp_path / "a b.png", tmp_path / "a_b.png"])
+    assert [one.name for one in refused] == ["a_b.png"]
+    assert (taken / "a_b.png").read_bytes() == (folder / "a.png").read_bytes()

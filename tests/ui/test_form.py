@@ -133,7 +133,7 @@ def test_a_browsers_draft_may_be_anything() -> None:
     for value in (None, 3, {"trainer": "gone", "changed": []}, {"changed": {"steps": {"a": 1}, "nothing": 2}}):
         assert drafts.checked(value) == drafts.fresh()
     kept = {"trainer": "dco", "goal": "style", "changed": {"steps": 7}, "wrong": {}}
-    assert drafts.checked(json.loads(json.dumps(kept))) == kept
+    assert drafts.checked(json.loads(json.dumps(kept))) == {**drafts.fresh(), **kept}
 
 
 def test_search_finds_names_labels_and_help() -> None:
@@ -152,3 +152,25 @@ def test_suggestions_exist() -> None:
         assert known[name].default in form_choices.suggestions(known[name])
     assert form_choices.suggestions(known["data.trigger"]) == ()
     assert ("fox (subject)", "subject:fox") in form_choices.subjects()
+
+
+@pytest.mark.parametrize("trainer", ["dreambooth", "lcm"])
+def test_hints_say_nothing_twice(trainer: str) -> None:
+    known = {one.name: one for one in form.fields(trainer)}
+    hints = {name: one.hint for name, one in known.items()}
+    assert not [hint for hint in hints.values() if "e+" in hint or "default empty" in hint]
+    assert hints["lr"] == f"above 0, at most 10 · default {known['lr'].default} · lr"
+    assert hints["seed"].endswith("at least 0 · default 0") or hints["seed"].endswith("default 0 · seed")
+    assert hints["run"] == "empty: date-subject-trainer · run"
+    assert hints["adapter.rank"].endswith("· adapter.rank"), "where the label has other words, the name is said"
+    assert "adapter.dropout" not in hints["adapter.dropout"]
+    assert "default off" in hints["adapter.dora"]
+
+
+def test_words_are_no_paths(place: Place) -> None:
+    draft = drafts.put(
+        drafts.fresh(), {"data.folder": "subject:fox", "adapter.targets": ".*to_q", "data.prompt": "~ {trigger}"}
+    )
+    assert drafts.config(draft, place).settings.adapter.targets == ".*to_q"
+    with pytest.raises(UsageError, match="outside"):
+        drafts.config(drafts.put(drafts.fresh(), {"start": "/etc/passwd"}), place)

@@ -58,6 +58,7 @@ def test_a_cancelled_job_never_begins_and_can_be_put_back_last(tmp_path: Path):
     queue = Queue(tmp_path)
     first, _ = queue.command(("a",)), queue.command(("b",))
     assert queue.cancel(first.id).state == "cancelled"
+    assert queue.get(first.id).state == "cancelled"
     assert words(queue) == ["b"]
     with pytest.raises(UsageError, match="only a job that waits"):
         queue.move(first.id, 0)
@@ -66,6 +67,16 @@ def test_a_cancelled_job_never_begins_and_can_be_put_back_last(tmp_path: Path):
     queue.cancel(first.id)
     queue.forget()
     assert [job.words[0] for job in queue.jobs()] == ["b"]
+
+
+def test_of_every_run_the_newest_training_counts(tmp_path: Path):
+    queue, folder = Queue(tmp_path), tmp_path / "one"
+    first = queue.command(("train", "one"), folder)
+    assert queue.cancel(first.id).state == "cancelled"
+    assert jobs.newest(queue.jobs())["one"].state == "cancelled"
+    second = queue.command(("train", "one", "again"), folder)
+    queue.command(("evaluate", "one"), folder)
+    assert jobs.newest(Queue(tmp_path).jobs()) == {"one": second} == {"one": queue.of("one")}
 
 
 def test_a_full_queue_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

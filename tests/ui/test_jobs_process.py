@@ -266,6 +266,7 @@ def test_how_it_ended_is_read_off_what_it_left(code: int | None, said: str, stop
     found, reason = jobs_process.verdict(job, code, said)
     assert found == end
     assert bool(reason) == (end != "done")
+    assert reason != end, "the page says the state itself"
 
 
 def test_a_removed_folder_is_a_failure_with_a_remedy_and_the_next_job_goes_on(queue: Queue):

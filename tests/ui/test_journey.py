@@ -36,8 +36,8 @@ def train(visitor: Visitor) -> None:
     visitor.page.locator("#train-upload input[type=file]").set_input_files(PICTURES)
     visitor.says("#train-verdict", "4 pictures used")
     assert visitor.page.locator("#train-pictures img").count() == len(PICTURES)
-    visitor.settings(run="journey", steps=40, batch=2, previews__every=10, previews__steps=4)
-    for words in ("--run journey", "--steps 40", "--batch 2", "--preview-every 10", "--previews.steps 4"):
+    visitor.settings(run="journey", steps=40, previews__every=10, previews__steps=2)
+    for words in ("--run journey", "--steps 40", "--preview-every 10", "--previews.steps 2"):
         visitor.says("#train-command", words)
     visitor.at("#train-start").click()
     visitor.at("#tab-watch").wait_for()  # Start leads there

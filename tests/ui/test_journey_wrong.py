@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.enable_socket
 PHONE = {"width": 390, "height": 844}
-STEPS = 120  # of the toy model: long enough to be stopped on the way
+STEPS = 60  # of the toy model: long enough to be stopped on the way
 
 
 def put(visitor: Visitor, folder: Path, name: str) -> None:
@@ -31,7 +31,7 @@ def put(visitor: Visitor, folder: Path, name: str) -> None:
     visitor.open("train")
     visitor.page.locator("#train-upload input[type=file]").set_input_files(sorted(folder.glob("*.png")))
     visitor.says("#train-verdict", "3 pictures used")
-    visitor.settings(run=name, steps=STEPS, accumulate=8, model="toy")  # a step takes a while
+    visitor.settings(model="toy", run=name, steps=STEPS, accumulate=8)  # a step takes a while
     visitor.at("#train-start").click()
     visitor.at("#tab-watch").wait_for()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from studio.events import Event
 from studio.pipelines.errors import StudioError, UsageError
 from studio.store import Store
 from studio.ui import (
+    kept,
     library,
     library_export,
+    library_jobs,
     library_notes,
     library_push,
     library_thumbs,
@@ -29,6 +32,7 @@ from studio.ui import (
 )
 from studio.ui.jobs import Queue
 from studio.ui.library_pictures import caption, pictures
+from tests import runs as toy
 from tests.ui import library_runs
 
 SECRET = "hf_" + "Ab1" * 12
@@ -50,7 +54,71 @@ def test_the_list_says_what_each_run_is_and_how_far(runs: Path):
     assert later["open-one"] == "unfinished"
     events.append(open_one.folder / "events.jsonl", Event("train", 3, event="failed", fields={"message": "x"}))
     assert {e.name: (e.state(), e.step) for e in library.entries(runs)}["open-one"] == ("failed", 3)
-    assert {e.name: e.state() for e in library.entries(runs, {"open-one": "waiting"})}["open-one"] == "waiting"
+    assert {e.name: e.state() for e in library.entries(runs, {"open-one": ("waiting", "")})}["open-one"] == "waiting"
+
+
+def test_a_tile_and_the_open_runs_heading_say_the_same_also_during_an_evaluation(runs: Path):
+    made = library_runs.run(runs, "one")
+    queue = Queue(runs)
+    queue.command(["evaluate", str(made.folder), "--json"], made.folder)
+    ((_, words),) = library_view.listing(runs, "", 1).tiles
+    assert words == "one \N{MIDDLE DOT} done, evaluation waiting"
+    assert library_view.about(runs, "one").startswith("### one: done, evaluation waiting\n")
+    assert library_view.listing(runs, "evaluation", 1).names == ["one"]
+    queue.cancel(queue.jobs()[0].id)
+    assert library_view.listing(runs, "", 1).tiles[0][1].endswith("done")
+
+
+def test_what_never_began_says_so_and_goes_to_the_trash_in_one_go(runs: Path):
+    library_runs.run(runs, "made", finished=False)
+    queue, data = Queue(runs), runs.parent / "data"
+    cancelled = queue.submit(toy.config(data, runs, "cancelled"))
+    queue.submit(toy.config(data, runs, "waits"))
+    queue.cancel(cancelled.id)
+    Store(runs).create(toy.config(data, runs, "old"))
+    Store(runs).create(toy.config(data, runs, "copied"))
+    library_runs.picture(runs / "copied" / "samples" / "000001-00.png")
+    for name in ("cancelled", "waits", "old", "copied"):
+        os.utime(runs / name / "run.toml", (1, 1))
+    Store(runs).create(toy.config(data, runs, "just-made"))
+    states = {entry.name: entry.state() for entry in library.entries(runs, library_jobs.told(runs))}
+    assert states["cancelled"] == "cancelled before it began"
+    assert (states["old"], states["waits"]) == (library.NEVER, "waiting")
+    assert sorted(library_view.listing(runs, "", 1).idle) == ["cancelled", "old"]
+    assert (sorted(library_jobs.sweep(runs)[0]), library_jobs.sweep(runs)) == (["cancelled", "old"], ([], []))
+    assert {entry.name for entry in library.entries(runs)} == {"made", "waits", "copied", "just-made"}
+    assert {row.name for row in library_trash.thrown(runs)} == {"cancelled", "old"}
+
+
+def test_opening_the_library_reads_the_runs_of_its_page_only(runs: Path):
+    first = library_runs.run(runs, "r000", prompts=0)
+    for number in range(1, 100):
+        shutil.copytree(first.folder, runs / f"r{number:03}")
+    library.read.cache_clear()
+    found = library_view.listing(runs, "", 2)
+    assert (found.number, found.pages, len(found.matches)) == (2, 5, 100)
+    assert library.read.cache_info().misses == library_view.RUNS
+    library_view.ahead(runs, found, wait=0).join()
+    assert library.read.cache_info().misses == 100  # what a search looks through is read meanwhile
+    assert library_view.listing(runs, "r0", 1).matches == found.matches
+
+
+def test_what_a_browser_kept_may_be_anything():
+    for found in (
+        None,
+        3,
+        [],
+        "x",
+        {"run": 3, "n": "1", "runs": {"a": 1}, "tick": 1},
+        {"n": float("nan"), "run": "y" * 999},
+    ):
+        assert kept.word(found, "run") == ""
+        assert kept.words(found, "runs", 3) == []
+        assert kept.whole(found, "n", 1, 9, 4) == 4
+        assert kept.yes(found, "tick", True)
+    assert kept.words({"runs": ["a", 3, "b", "c"]}, "runs", 2) == ["a", "b"]
+    assert kept.gone(["a", "b", ""], ["b"], "choose another") == "a is not there any more: choose another."
+    assert kept.gone(["b"], ["b"], "choose another") == ""
 
 
 def test_the_list_agrees_with_the_run_itself(runs: Path):
@@ -274,7 +342,7 @@ def test_a_page_of_the_library_has_a_tile_for_every_run_and_says_what_to_do_when
     found = library_view.listing(runs, "", 9)
     assert (sorted(found.names), found.number, found.label) == (["run-0", "run-1", "run-2"], 1, "3 runs, page 1 of 1")
     assert all(Path(file).suffix == ".jpg" and Path(file).is_file() for file, _ in found.tiles)
-    assert "No run of 3 matches" in library_view.listing(runs, "elephant", 1).label
+    assert "No run of 3 matches `elephant`" in library_view.listing(runs, "elephant", 1).label
     one = library_view.look(runs, "run-2", 1)
     assert len(one.tiles) == len(one.files) == 4
     assert [kind for _, kind in one.kinds] == ["diffusers", "kohya", "card"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.enable_socket
 WAIT = 60_000  # milliseconds
+REPORT = "<style>@media (prefers-color-scheme: dark) { p { color: rgb(1, 2, 3) } }</style><p>what was measured</p>"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def library(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
     runs = tmp_path_factory.mktemp("library") / "runs"
     first, _ = (library_runs.run(runs, name, prompts=3).folder for name in ("alpha", "beta"))
     scored(first, 0.8, 0.7)
-    (first / "report.html").write_text("<p>what was measured</p>")
+    (first / "report.html").write_text(REPORT)
     row = {"points": 80.0, "low": 70.0, "high": 90.0, "identity": 0.8, "prompt": 0.7, "strength": 1.0}
     picked = {"step": 6, "strength": 1.0, "reason": "checkpoint 6 has most points"}
     said = {"picked": picked, "about": {"prompts": ["a {subject}"]}, "table": [{**row, "step": n} for n in (3, 6)]}
@@ -71,6 +72,10 @@ def test_a_run_is_found_noted_exported_deleted_and_restored(library: Server, vis
     page.locator("#library-search textarea, #library-search input").fill("beta dreambooth")
     tiles(page, 1).click()
     page.get_by_role("heading", name="beta: done").wait_for()
+    page.wait_for_function("() => (localStorage.getItem('studio-library') ?? '').includes('beta')")
+    page.reload()
+    page.get_by_role("heading", name="beta: done").wait_for()
+    tiles(page, 1)
     page.locator("#library-note textarea").fill("the second one")
     page.locator("#library-note-save").click()
     page.get_by_text("The note is saved.").wait_for()
@@ -107,7 +112,15 @@ def test_runs_are_compared_and_the_report_is_in_the_page_and_to_download(visit: 
     with page.expect_download() as download:
         page.locator("#compare-download").click()
     download.value.save_as(tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text() == "<p>what was measured</p>"
+    assert (tmp_path / "report.html").read_text() == REPORT
+    page.locator("#page-theme").click()  # the frame goes with the page, not with the system
+    inner = page.frame_locator("#compare-report iframe").locator("p")
+    page.wait_for_function("() => document.querySelector('#compare-report iframe').look === 'dark'")
+    assert inner.evaluate("one => getComputedStyle(one).color") == "rgb(1, 2, 3)"
+    page.reload()
+    page.locator("#compare-previews thead", has_text="beta").wait_for()
+    page.frame_locator("#compare-report iframe").get_by_text("what was measured").wait_for()
+    assert page.locator("#compare-runs .token").all_inner_texts() == ["alpha", "beta"]
 
 
 def test_a_blind_test_hides_the_sides_until_every_pair_is_answered(library: Server, visit: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -180,6 +181,10 @@ def test_the_queue_is_believed_before_the_events(tmp_path: Path):
     assert live_state.doing(live(run), failed) == "failed"
     fresh = made(tmp_path / "b")
     assert live_state.doing(live(fresh)) == "new"
+    dropped = Job("2", ("train",), str(fresh.folder), run="b", end="cancelled")
+    assert live_state.doing(live(fresh), dropped) == "cancelled"
+    assert "taken out of the queue" in live_words.status(live(fresh), "cancelled")
+    assert live_state.buttons(live(fresh), "cancelled").resume
 
 
 def test_the_buttons_do_what_can_be_done(tmp_path: Path):
@@ -249,8 +254,14 @@ def test_a_run_cannot_write_into_the_page(tmp_path: Path):
 
 def test_a_silent_run_says_since_when(tmp_path: Path):
     run = made(tmp_path / "a", step(1))
-    assert "last sign of life" not in live_words.status(live(run), "running", NOW + 5)
-    assert "2:00 ago" in live_words.status(live(run), "running", NOW + 120)
+    assert "last news" not in live_words.status(live(run), "running", NOW + 5)
+    assert "2:00 ago; its process is at work" in live_words.status(live(run), "running", NOW + 120)
+    (run.folder / "job.log").touch()  # a long phase counts there, or a library prints
+    os.utime(run.folder / "job.log", (NOW + 100, NOW + 100))
+    assert "last news" not in live_words.status(live(run), "running", NOW + 120)
+    slow = made(tmp_path / "b", step(1), step(2, NOW + 60))
+    assert "last news" not in live_words.status(live(slow), "running", NOW + 200)  # a step takes a minute
+    assert "4:00 ago" in live_words.status(live(slow), "running", NOW + 300)
 
 
 def test_any_number_of_visitors_see_the_same(tmp_path: Path):

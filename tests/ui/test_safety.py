@@ -148,10 +148,33 @@ def test_uploads_are_cut_off_whether_they_tell_their_size_or_not(rules: Rules) -
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://localhost:1", 200), ("http://evil.example", 403), ("null", 403), ("http://localhost.evil.example", 403)],
-)
-def test_another_page_may_not_send_anything(rules: Rules, origin: str, status: int) -> None:
+    [("http://localhost:7860", 200), ("http://localhost:1", 403), ("http://localhost", 403), ("null", 403),
+     ("http://evil.example:7860", 403), ("http://localhost:7860.evil.example", 403)],
+)  # fmt: skip
+def test_another_page_may_not_send_anything_and_another_port_is_another_page(
+    rules: Rules, origin: str, status: int
+) -> None:
     assert ask(rules, "/gradio_api/upload", b"x", host="localhost:7860", origin=origin)[0] == status
+
+
+@pytest.mark.parametrize(
+    ("host", "forwarded", "origin", "status"),
+    [
+        ("studio.example", "", "https://studio.example", 200),
+        ("studio.example", "", "https://studio.example:8443", 200),  # a proxy that hands on the bare name
+        ("127.0.0.1:7860", "studio.example", "https://studio.example", 200),
+        ("127.0.0.1:7860", "studio.example:8443", "https://studio.example:8443", 200),
+        ("127.0.0.1:7860", "studio.example:8443", "https://studio.example:9000", 403),
+        ("studio.example:8443", "", "https://studio.example:9000", 403),
+        ("studio.example", "", "https://studio.example.evil", 403),
+    ],
+)
+def test_behind_a_proxy_the_page_knows_its_own_name(
+    rules: Rules, host: str, forwarded: str, origin: str, status: int
+) -> None:
+    rules.local = False
+    more = {"x_forwarded_host": forwarded} if forwarded else {}
+    assert ask(rules, "/gradio_api/upload", b"x", host=host, origin=origin, **more)[0] == status
 
 
 def test_too_many_requests_are_told_so(rules: Rules) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import json
 import math
 from pathlib import Path
 
 import pytest
 
+from studio.evaluation.meanings import meaning
 from studio.pipelines.errors import UsageError
 from studio.ui import compare_jobs, side_by_side, side_choice, side_tables
 from studio.ui.blind_pairs import neutral
 from studio.ui.jobs import Queue
+from tests.sources import ROOT
 from tests.ui import library_runs
 
 
@@ -103,6 +107,24 @@ def test_what_files_say_is_never_markup(tmp_path: Path):
     assert 'sandbox=""' in framed
 
 
+def test_every_score_of_the_studio_has_a_line_that_says_what_it_is():
+    homes = [ROOT / "pipelines" / "scorers", ROOT / "studio" / "evaluation"]
+    calls = [
+        call.args[0].value
+        for path in (path for home in homes for path in home.glob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "").lower().endswith("about")
+        and call.args and isinstance(call.args[0], ast.Constant)
+    ]  # fmt: skip
+    assert len(calls) > 20
+    built = ["identity", "identity-max", "caption-match", "caption-recall", "leak", "leak-identity", "frechet", "kid"]
+    names = [*calls, *built, "hps-v2.1", "embedded-subject", "embedded-traits"]
+    assert [name for name in names if not meaning(name)] == []
+    row = side_by_side.Row("clip-t", [("0.3", "", False)])
+    assert meaning("clip-t") in side_tables.scores(["one"], [row])
+    assert meaning("somebody's own") == ""
+
+
 def test_previews_stand_beside_the_base_model(tmp_path: Path):
     runs = tmp_path / "runs"
     folders = [library_runs.run(runs, "one").folder, library_runs.run(runs, "two", trigger="ohwx").folder]
@@ -123,8 +145,36 @@ def test_evaluations_wait_in_the_queue_and_nothing_is_queued_when_one_run_is_ref
         compare_jobs.evaluate(runs, ["one"], pick=True)
     assert Queue(runs).jobs() == []
     said = compare_jobs.evaluate(runs, ["one", "two"], quick=True)
-    assert "evaluation of one is waiting" in said
+    assert said.startswith("In the queue: the evaluation of one, two.")
+    assert "evaluation of one waits in the queue" in compare_jobs.states(runs, ["one"])
     assert [job.words[:2] for job in Queue(runs).jobs()] == [
         ("evaluate", str(runs / "one")), ("evaluate", str(runs / "two")),
     ]  # fmt: skip
     assert compare_jobs.states(runs, ["open"]) == ""
+
+
+def test_a_reload_brings_the_choice_back_without_the_runs_that_are_gone(tmp_path: Path):
+    import gradio as gr
+
+    from studio.ui.place import home
+    from studio.ui.tab_compare import Tab
+
+    runs = tmp_path / "runs"
+    scored(library_runs.run(runs, "one").folder, 0.8, 0.7)
+    scored(library_runs.run(runs, "two").folder, 0.6, 0.9)
+
+    async def build() -> Tab:  # in a running loop: without one, gradio leaves loops of its own open
+        with gr.Blocks():
+            return Tab(lambda request: home(runs))
+
+    tab = asyncio.run(build())
+    kept = {"runs": ["one", "away", "two"], "quick": False, "run": "two", "across": "drift", "upwards": 3}
+    back, chosen, quick, *_ = tab.arrive(kept, None)
+    assert (chosen["value"], quick) == (["one", "two"], False)
+    now, said, _, _, across, upwards, *_, single = tab.look(["one", "two"], None, None, None, {}, back, None)
+    assert said == "away is not there any more: left out of the comparison."
+    assert (across["value"], upwards["value"], single["value"]) == ("drift", "identity", "two")
+    again = tab.look(["one", "two"], "drift", "identity", "two", now, back, None)
+    assert all(one == gr.skip() for one in again), "nothing is drawn twice"
+    _, said, *_ = tab.look(["one"], "drift", "identity", "two", now, back, None)
+    assert said == ""

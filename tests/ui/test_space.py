@@ -100,6 +100,7 @@ def test_app_starts_with_the_variables_of_a_space(start: Start, page: Any) -> No
     notes = " ".join(page.get_by_role("note").all_inner_texts())
     assert "No persistent storage" in notes
     assert "ZeroGPU" in notes
+    assert "hot-reload" not in (found.runs.parent / "server.log").read_text()
 
 
 def test_a_space_installs_what_the_project_needs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ def tab(here: Place) -> Any:
     return asyncio.run(build())
 
 
-def visit(tab: Any, name: str | None, seen: dict[str, Any], at: float = 1, number: str | None = None) -> dict[Any, Any]:
-    """A look of a visitor, who keeps what the page was told to keep."""
-    found = tab.look(name, number, at, None, seen, None)
+def visit(tab: Any, name: str | None, seen: dict[str, Any], at: int = 0, number: str | None = None) -> dict[Any, Any]:
+    """A look of a visitor, who keeps what the page was told to keep. at: where the slider was just moved to, if so."""
+    asked = (name, number, None, seen, None)
+    found = tab.turn(at, *asked) if at else tab.look(*asked)
     if found == gr.skip():
         return {}
     assert set(found) <= set(tab.outputs())
@@ -55,10 +57,11 @@ def test_a_look_draws_what_is_new_and_nothing_else(tab: Any, here: Place):
     run.log(step(9))
     changed = visit(tab, "a", seen)
     assert set(changed) <= {tab.status, tab.curve, tab.rate, tab.other}
+    assert (changed[tab.curve]["visible"], changed[tab.rate]["visible"]) == (True, False)  # there is no lr yet
     assert [9, pytest.approx(1 / 9), "each step"] in changed[tab.curve]["value"]["data"]
     assert tab.curve.postprocess(changed[tab.curve]["value"]) == changed[tab.curve]["value"]  # as gradio wants it
     run.log(said("warning", message="too dark"))
-    assert set(visit(tab, "a", seen)) == {tab.notes, tab.log}
+    assert set(visit(tab, "a", seen)) == {tab.notes, tab.log, tab.logs}
     preview(run, "base-00.png")
     assert set(visit(tab, "a", seen)) == {tab.at, tab.gallery}
     assert visit(tab, "a", {}).keys() == first.keys() | {tab.notes}  # another page, another browser: the same truth
@@ -72,11 +75,31 @@ def test_the_slider_follows_the_run_unless_somebody_looks_back(tab: Any, here: P
     assert shown[tab.at]["value"] == 2
     assert "step 20 (2 of 2)" in shown[tab.at]["label"]
     preview(run, "000030-00.png")
-    assert visit(tab, "a", seen, at=2)[tab.at]["value"] == 3
+    assert visit(tab, "a", seen)[tab.at]["value"] == 3
     back = visit(tab, "a", seen, at=1)
     assert [Path(path).name for path, _ in back[tab.gallery]["value"]] == ["base-00.png", "000010-00.png"]
     preview(run, "000040-00.png")
-    assert visit(tab, "a", seen, at=1)[tab.at]["value"] == 1
+    assert visit(tab, "a", seen)[tab.at]["value"] == 1
+    visit(tab, "a", seen, at=4)  # its end: it follows again
+    preview(run, "000050-00.png")
+    assert visit(tab, "a", seen)[tab.at]["value"] == 5
+    assert tab.at not in tab.inputs()  # a page that is late would send a step beyond the end that it does not know yet
+
+
+def test_what_has_nothing_to_show_is_a_sentence_and_no_empty_box(tab: Any, here: Place):
+    run, seen = made(here.runs / "a", said("message", "load", when=time.time())), {}
+    shown = visit(tab, "a", seen)
+    hidden = (tab.curve, tab.rate, tab.gallery, tab.other, tab.queue.job, tab.queue.sooner, tab.queue.clear)
+    assert not any(shown[one]["visible"] for one in hidden)
+    assert "first training step" in shown[tab.notes]
+    assert "Previews appear here" in shown[tab.notes]
+    assert "Train" in shown[tab.queue.table]
+    run.log(step(1, at=time.time()))
+    preview(run, "base-00.png")
+    then = visit(tab, "a", seen)
+    assert then[tab.curve]["visible"]
+    assert then[tab.gallery]["visible"]
+    assert not then[tab.notes]
 
 
 def test_a_run_by_rewards_shows_its_panels_and_another_run_hides_them(tab: Any, here: Place):
@@ -164,6 +187,13 @@ def test_sampling_needs_weights(here: Place):
         live_ask.sample(Queue(here.runs), run, "stopped")
     live_ask.sample(Queue(here.runs), run, "running")
     assert (run.folder / "sample-now").is_file()
+
+
+def test_the_queue_says_a_state_once(here: Place):
+    job = Queue(here.runs).command(("preview", "a"))
+    assert live_queue.state(job.ends("stopped", "stopped; kept: step-000010")) == "stopped; kept: step-000010"
+    assert live_queue.state(job.ends("failed", "the disk is full")) == "failed: the disk is full"
+    assert live_queue.state(job) == "waiting"
 
 
 def test_the_queue_is_shown_in_its_order_and_can_be_changed(tab: Any, here: Place):

@@ -11,10 +11,11 @@ from studio import flags
 from studio.config import flat
 from studio.pipelines.errors import DataError, UsageError
 from studio.ui import draft as drafts
-from studio.ui import train_actions
+from studio.ui import goals, train_actions
 from studio.ui.jobs import Queue
-from studio.ui.place import Place, guest, home
-from studio.ui.plan_line import LATER, Planner
+from studio.ui.place import NO_SIGN_IN, SIGN_IN, Place, guest, home
+from studio.ui.plan_line import AGAIN, LATER, NONE, Asked, Planner
+from studio.ui.train_look import plain
 
 
 @pytest.fixture
@@ -62,47 +63,139 @@ def test_nothing_starts_that_cannot_run(place: Place, tmp_path: Path) -> None:
 
 
 def test_goals_and_methods_say_what_they_change(place: Place) -> None:
-    now, said = train_actions.proposed(drafts.put(drafts.fresh("dco"), {"beta": "9"}), "single", 1, place)
+    now = train_actions.proposed(drafts.put(drafts.fresh("dco"), {"beta": "9"}), "single", 1, place)
     assert (now["trainer"], now["goal"]) == ("tlora", "single")
-    assert "beta" in said
-    moved, about = train_actions.method(now, "lcm")
+    assert "beta" in now["reason"]
+    moved = train_actions.method(now, "lcm")
     assert (moved["trainer"], moved["goal"]) == ("lcm", "")
-    assert "LCM" in about
-    assert train_actions.plain("a*b_<i>") == "a\\*b\\_\\<i\\>"
+    assert "LCM" in moved["reason"]
+    assert plain("a*b_<i>") == "a\\*b\\_\\<i\\>"
 
 
 def test_the_plan_is_of_the_form(place: Place) -> None:
     planner = Planner()
     try:
-        said = train_actions.planned(ready(), place, planner)
+        first, said = train_actions.planned(ready(), place, planner)
+        assert first == AGAIN, "old figures do not stand there as those of the new draft"
         assert said.startswith("**Fits.**")
         assert "0:00" in said
+        shared = list(train_actions.planned(ready(), place, planner, ("fox",)))
+        assert shared[0] == AGAIN, "what is free is another thing beside another run"
+        assert "(fox)" in shared[1]
         assert planner.worker is not None
         process = planner.worker.process
         process.kill()
         process.wait()
-        assert train_actions.planned(ready(), place, planner) == said, "known answers need no worker"
+        assert list(train_actions.planned(ready(), place, planner)) == [said], "known answers need no worker"
         planner.patience = 0.0
-        assert train_actions.planned(ready(lr=0.5), place, planner) == LATER, "a new worker, but no time to answer"
-        assert train_actions.planned(drafts.take(ready(), "steps", "x"), place, planner) == ""
+        late = list(train_actions.planned(ready(lr=0.5), place, planner))
+        assert late == [AGAIN, LATER], "a new worker, but no time to answer"
+        assert list(train_actions.planned(drafts.take(ready(), "steps", "x"), place, planner)) == [NONE]
     finally:
         planner.close()
     assert planner.worker is None
 
 
 def test_what_one_goal_proposed_does_not_stay_for_another(place: Place) -> None:
-    style, _ = train_actions.proposed(ready(), "style", 5, place)
+    style = train_actions.proposed(ready(), "style", 5, place)
     assert "data.prompt" in style["changed"]
-    subject, _ = train_actions.proposed(style, "subject", 5, place)
+    subject = train_actions.proposed(style, "subject", 5, place)
     assert "data.prompt" not in subject["changed"]
-    taste, _ = train_actions.proposed(subject, "taste", 5, place)
-    few, said = train_actions.proposed(taste, "few-step", 5, place)
+    taste = train_actions.proposed(subject, "taste", 5, place)
+    few = train_actions.proposed(taste, "few-step", 5, place)
     assert "reward.terms" not in few["changed"]
-    own, _ = train_actions.proposed(ready(**{"data.prompt": "my own {trigger}"}), "style", 5, place)
-    assert train_actions.proposed(own, "subject", 5, place)[0]["changed"]["data.prompt"] == "my own {trigger}"
+    own = train_actions.proposed(ready(**{"data.prompt": "my own {trigger}"}), "style", 5, place)
+    assert train_actions.proposed(own, "subject", 5, place)["changed"]["data.prompt"] == "my own {trigger}"
 
 
 def test_without_pictures_the_page_says_what_start_would(place: Place) -> None:
     command, _, said = train_actions.check(drafts.fresh(), place)
     assert not command
     assert "no pictures yet" in said.lower()
+
+
+def test_a_refused_folder_reaches_neither_command_nor_start(place: Place, tmp_path: Path) -> None:
+    before = ready()
+    for folder, said in (("/etc", "outside"), (str(tmp_path / "no"), "no folder"), ("subject:fux", "mean 'fox'")):
+        now = train_actions.chosen(before, folder, place)
+        assert "data.folder" not in now["changed"], "not even the folder before it is used"
+        command, toml, wrong = train_actions.check(now, place)
+        assert (command, toml) == ("", "")
+        assert said in wrong
+        with pytest.raises((UsageError, DataError), match=said):
+            train_actions.start(now, place)
+        assert train_actions.check(train_actions.chosen(now, "subject:fox", place), place)[2] == ""
+        assert "No pictures yet" in train_actions.check(train_actions.chosen(now, "", place), place)[2]
+        assert "data.folder" not in drafts.checked(now)["changed"], "a reload does not bring it back"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    later = train_actions.chosen(before, str(gone), place)
+    gone.rmdir()
+    assert "no folder" in train_actions.check(later, place)[2], "one that was deleted since is said too"
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        ("my fox!", "my-fox"),
+        ("../x", "x"),
+        ("_x", "x"),
+        ("a/b c", "a-b-c"),
+        ("!!", "leave it empty"),
+        ("x" * 101, "x" * 60),
+    ],
+)
+def test_a_bad_name_of_a_run_is_said_with_a_good_one(name: str, good: str, place: Place) -> None:
+    command, _, wrong = train_actions.check(ready(run=name), place)
+    assert command == ""
+    assert "letters, digits" in wrong.replace("\\", "")
+    assert good in wrong.replace("\\", "")
+    assert "--data" not in wrong
+    if good.isascii() and " " not in good:
+        assert train_actions.check(ready(run=good), place)[2] == ""
+
+
+def test_a_reload_loses_nothing(place: Place) -> None:
+    now = train_actions.proposed(ready(lr=0.5), "style", 5, place)
+    now = {**now, "view": {"all": True, "fresh": True}}
+    assert drafts.checked(now) == now
+    strange = {**now, "goal": "?", "reason": ["x"], "view": {"all": "yes", "more": 1}}
+    assert drafts.checked(strange) == {**now, "goal": "", "reason": "", "view": drafts.VIEW}
+
+
+def test_reset_leaves_what_the_goal_needs(place: Place) -> None:
+    taste = train_actions.proposed(ready(), "taste", None, place)
+    bare = train_actions.reset(drafts.put(taste, {"lr": 0.5}), ("data.folder",), place)
+    assert bare["changed"] == {"data.folder": "subject:fox", "reward.terms": ["embedded-stated"]}
+    assert train_actions.check(bare, place)[2] == ""
+
+
+@pytest.mark.parametrize("goal", [goal.key for goal in goals.GOALS])
+def test_every_goal_can_be_started_as_it_is_proposed(goal: str, place: Place) -> None:
+    draft = drafts.put(drafts.fresh(), {"data.folder": "subject:fox"})
+    command, _, wrong = train_actions.check(train_actions.proposed(draft, goal, 5, place), place)
+    assert (command.startswith("studio train "), wrong) == (True, "")
+
+
+def test_a_page_is_known_by_what_it_asked_for_last() -> None:
+    pages = Asked(most=2)
+    pages.of("a").draft = ready()
+    pages.of("b").beside = ("fox",)
+    assert pages.of("a").draft == ready()
+    assert pages.of("c").beside is None
+    assert len(pages.pages) == 2
+
+
+def test_who_comes_back_is_told_what_is_at_work(place: Place) -> None:
+    assert train_actions.standing(place) == ""
+    train_actions.start(ready(), place)
+    assert train_actions.at_work(place) == ("mine",)
+    assert "**mine**" in train_actions.standing(place)
+
+
+def test_who_may_not_write_is_told_the_truth(tmp_path: Path) -> None:
+    for closed, said, button in ((SIGN_IN, "sign in with", True), (NO_SIGN_IN, "hf_oauth", False)):
+        here = guest(tmp_path, "", writable=False, zero_gpu=False, closed=closed)
+        with pytest.raises(UsageError, match=said) as refused:
+            train_actions.start(ready(), here)
+        assert ("button" in str(refused.value)) == button
