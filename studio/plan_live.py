@@ -1,4 +1,4 @@
-"""Counts the bytes alive and the operations while tensors are worked with, fake ones or real ones."""
+"""Counts the bytes alive while operations run, on fake tensors or on real ones."""
 
 from __future__ import annotations
 
@@ -9,28 +9,23 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 
 class Live(TorchDispatchMode):
     """Inside, every tensor an operation makes is counted until nothing holds it any more.
 
-    now, peak: bytes alive beyond those of `known`, whose tensors were there before; flops: floating-point operations,
-    by torch's own formulas (its FlopCounterMode also tracks modules, which takes as long again).
+    now, peak: bytes alive beyond those of `known`, whose tensors were there before.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
         super().__init__()
-        self.now = self.peak = self.flops = 0
+        self.now = self.peak = 0
         self.sizes: dict[int, int] = {}
         self.before = [tensor.untyped_storage() for tensor in known]  # held, so that no new one gets their address
         self.old = {storage._cdata for storage in self.before}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
-            self.flops += count(*args, **kwargs, out_val=out)
+        out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self.see(leaf)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from studio import registry
 from studio.config import RunConfig
@@ -62,17 +63,17 @@ class Rehearsal:
 
     def through(self, act: Callable[[], Any], what: str) -> tuple[int, int]:
         """(peak bytes beyond what was there before, floating-point operations) of an act; zeros with a note if not."""
-        live = Live(tensors(self.twin))
+        live, flops = Live(tensors(self.twin)), FlopCounterMode(display=False)
         with ExitStack() as inside:
             inside.enter_context(torch.random.fork_rng(devices=[]))
-            for context in (self.mode, live):
+            for context in (self.mode, flops, live):
                 inside.enter_context(context)
             try:
                 act()
             except (RuntimeError, NotImplementedError, TypeError) as error:  # what fake tensors cannot say
                 self.notes.append(f"{what} could not be rehearsed: {' '.join(str(error).split())[:160]}")
                 return 0, 0
-        return live.peak, live.flops
+        return live.peak, flops.get_total_flops()
 
     def cache(self) -> tuple[int, int]:
         """One picture through the autoencoder, one prompt through the text encoders."""
