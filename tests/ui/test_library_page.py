@@ -72,7 +72,7 @@ def test_a_run_is_found_noted_exported_deleted_and_restored(library: Server, vis
     page.locator("#library-search textarea, #library-search input").fill("beta dreambooth")
     tiles(page, 1).click()
     page.get_by_role("heading", name="beta: done").wait_for()
-    page.wait_for_function("() => (localStorage.getItem('studio-library') ?? '').includes('beta')")
+    page.wait_for_function("() => JSON.parse(localStorage.getItem('studio-library') ?? '{}').place?.run === 'beta'")
     page.reload()
     page.get_by_role("heading", name="beta: done").wait_for()
     tiles(page, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,10 @@ def test_only_named_users_write_where_some_are_named(tmp_path: Path) -> None:
     assert space is not None
     assert space.place("ana").writable
     assert not space.place("ben").writable
-    assert space.place("ben") == space.place("")
+    ben, stranger = space.place("ben"), space.place("")
+    assert replace(ben, closed="") == replace(stranger, closed="")
+    assert "names (STUDIO_USERS)" in ben.closed
+    assert "sign in" in stranger.closed
 
 
 def test_zero_gpu_draws_but_does_not_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
