@@ -32,7 +32,7 @@ class Guiding(Part):
         float, Field(ge=0, le=1, description="personalization: strength of the adapter in the weak model; 1: cfg")
     ] = 0.5
     gain: Annotated[
-        float, Field(ge=0, description="rl: 0 is the base model, 1 the adapter, above 1 beyond the adapter")
+        float, Field(ge=0, description="rl: 0 is what the run began with (or the base), 1 the adapter, more: beyond it")
     ] = 2.0
     window: Annotated[
         float, Field(ge=0, le=1, description="combined: share of the noise schedule, noisy end first, for the base")

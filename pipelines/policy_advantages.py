@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-History = dict[str, list[float]]  # the last rewards of each prompt, oldest first
+# the last rewards of each prompt, oldest first: numbers, or rows of each term's own where their units change
+History = dict[str, list[Any]]
 TINY = {"tracker": 1e-6, "group": 1e-4}  # added to deviations: DDPO's and Flow-GRPO's
 FLAT = 1e-9  # deviations below it, as a share of the largest reward, are rounding
 
@@ -38,17 +39,31 @@ class Standard:
         return sum(known.values()) / max(1, len(known))
 
 
-def tracked(history: History, prompts: Sequence[str], rewards: Tensor, good: Tensor, size: int, least: int) -> Standard:
+def counted(rewards: Tensor, units: Tensor | None) -> Tensor:
+    """Rewards `[N]` of rows `[N, T]`: the sum of their terms' numbers times units `[T]`; as they are without units."""
+    return rewards.double() if units is None else (rewards.double() * units).sum(-1)
+
+
+def tracked(
+    history: History,
+    prompts: Sequence[str],
+    rewards: Tensor,
+    good: Tensor,
+    size: int,
+    least: int,
+    units: Tensor | None = None,
+) -> Standard:
     """Each prompt's own last `size` rewards (Black et al. 2023); this batch's where it has fewer than `least`.
 
-    The batch is pushed first. Rows that are not `good` are in no statistic. Changes `history`.
+    The batch is pushed first. Rows that are not `good` are in no statistic. Changes `history`. units: where rewards are
+    rows `[N, T]` of raw numbers; the old ones count in the same units as the new, however these have changed since.
     """
     for prompt, reward, fine in zip(prompts, rewards.double().tolist(), good.tolist(), strict=True):
         if fine:
             history[prompt] = [*history.get(prompt, []), reward][-size:]
-    batch = moments(rewards[good].double())
+    batch = moments(counted(rewards[good], units))
     known = {prompt: history.get(prompt, []) for prompt in prompts}
-    own = {p: moments(exact(values)) if len(values) >= least else batch for p, values in known.items()}
+    own = {p: moments(counted(exact(v), units)) if len(v) >= least else batch for p, v in known.items()}
     mean, std = exact([own[prompt] for prompt in prompts]).unbind(1)
     return Standard(mean, std, TINY["tracker"])
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from studio.pipelines.policy_advantages import History, Standard, grouped, tracked
+from studio.pipelines.policy_advantages import History, Standard, counted, grouped, tracked
 from studio.pipelines.protocols import Reduction
 from studio.pipelines.settings import Part
 
@@ -63,11 +63,13 @@ class Policy(Part):
         """How many of a picture's actions are learnt from."""
         return max(1, round(self.train_share * actions))
 
-    def standard(self, history: History, prompts: list[str], rewards: Tensor, good: Tensor) -> Standard:
-        """What the rewards `[N]` are compared with. Changes `history` where there is a tracker."""
+    def standard(
+        self, history: History, prompts: list[str], rewards: Tensor, good: Tensor, units: Tensor | None = None
+    ) -> Standard:
+        """What the rewards are compared with, `[N]`, or `[N, T]` with units. Changes `history` of a tracker."""
         if self.advantages == "group" or (self.advantages == "auto" and self.group > 1):
-            return grouped(prompts, rewards, good, self.spread)
-        return tracked(history, prompts, rewards, good, self.buffer_size, self.min_count)
+            return grouped(prompts, counted(rewards, units), good, self.spread)
+        return tracked(history, prompts, rewards, good, self.buffer_size, self.min_count, units)
 
 
 def parts(settings: Policy, actions: int, batch: int) -> tuple[int, int]:

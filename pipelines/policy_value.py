@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from studio.pipelines import policy_order
+from studio.pipelines.policy_advantages import counted, exact
 from studio.pipelines.policy_order import Micro
 from studio.pipelines.policy_plan import Plan
 from studio.pipelines.policy_rollout import Drawn
 from studio.pipelines.policy_settings import Policy
 
 HISTORY, APART = "rewards", "log-ratios"  # of each prompt, in memory
+TERMS = "terms"  # in memory: whose raw numbers the rows of HISTORY are; absent where it holds rewards
+Terms = Mapping[str, tuple[Tensor, float]]
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,25 @@ def valued(
     known: Sequence[str],
     part: int,
     memory: dict[str, Any],
+    terms: Terms | None = None,
 ) -> Rollout:
     """A roll-out with advantages by the rewards `[N]` of all processes. Changes `memory`.
 
-    known: all prompts there are, the same in all processes; part: rows that one process has in a row.
+    known: all prompts there are, the same in all processes; part: rows that one process has in a row; terms: each
+    term's raw numbers `[N]` and its unit, where units change (`Scored.moving`), for comparing with older rewards.
     """
+    terms = terms or {}
     number = {prompt: i for i, prompt in enumerate(known)}
     columns = [torch.tensor([number[prompt] for prompt in drawn.prompts]), rewards.nan_to_num().cpu(), good.cpu()]
-    rows, ours = policy_order.gathered(torch.stack([*map(torch.Tensor.double, columns), drawn.apart.double()], 1), part)
+    raw = [numbers.nan_to_num().cpu() for numbers, _ in terms.values()]
+    columns = [*columns, drawn.apart, *raw]
+    rows, ours = policy_order.gathered(torch.stack([*map(torch.Tensor.double, columns)], 1), part)
     values, fine, apart = rows[:, 1], rows[:, 2] > 0, rows[:, 3]
     prompts = [known[int(i)] for i in rows[:, 0]]
-    standard = settings.standard(memory.setdefault(HISTORY, {}), prompts, values, fine)
-    advantages = standard.advantages(values, fine, settings.adv_clip)
+    units = exact([unit for _, unit in terms.values()]) if terms else None
+    told = values if units is None else rows[:, 4:]
+    standard = settings.standard(history(memory, list(terms)), prompts, told, fine, units)
+    advantages = standard.advantages(counted(told, units), fine, settings.adv_clip)
     if settings.kl_reward:
         near = settings.standard(memory.setdefault(APART, {}), prompts, apart, fine)
         advantages = advantages - settings.kl_reward * near.advantages(apart, fine, settings.adv_clip)
@@ -75,6 +85,25 @@ def valued(
     weights = fine.double() * len(fine) / max(1, int(fine.sum()))
     mine = [column[ours].float() for column in (advantages, weights, gain)]
     return Rollout(plan, drawn, mine[0], mine[1], mine[2], numbers)
+
+
+def forgets(memory: Mapping[str, Any], terms: Terms) -> list[str]:
+    """What a person should know before `valued`: that it will not use the rewards which memory holds."""
+    if not memory.get(HISTORY) or memory.get(TERMS, []) == list(terms):
+        return []
+    return [
+        "the last rewards of each prompt were kept in moving units or are of other terms: they are forgotten, and a "
+        "prompt is compared with the roll-out until it has enough of its own again"
+    ]
+
+
+def history(memory: dict[str, Any], terms: list[str]) -> dict[str, Any]:
+    """The last rewards of each prompt; none where those in memory are of other terms, or were kept in moving units."""
+    if memory.get(TERMS, []) != terms:
+        memory[HISTORY] = {}
+        memory[TERMS] = terms
+    found: dict[str, Any] = memory.setdefault(HISTORY, {})
+    return found
 
 
 def micros(

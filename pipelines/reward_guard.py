@@ -59,7 +59,7 @@ class Watch:
     embedded: bool = False
     last: int = 0
     learnt: Sequence[str] = ()
-    notes: list[str] = field(default_factory=list)  # to be said with the next look
+    notes: list[str] = field(default_factory=list)  # to be said after the next step
 
     @cached_property
     def eye(self) -> Eye:
@@ -101,13 +101,19 @@ class Watch:
         )
 
     def due(self, step: int) -> bool:
+        """Whether there is something to see here, or to be said of the first look."""
+        return bool(self.notes) or self.looks(step)
+
+    def looks(self, step: int) -> bool:
         """Whether a look belongs here: `every` steps have gone by, perhaps more where a step may not be saved."""
         every = self.config.every
         return step // every > self.kept["looked"] // every or step == self.last
 
     def see(self, step: int) -> Seen:
-        """A look at the adapter after `step` optimizer steps, and what follows of it."""
+        """A look at the adapter after `step` optimizer steps, and what follows of it; what is to be said, anyhow."""
         kept, messages, self.notes = self.kept, tuple(self.notes), []
+        if not self.looks(step):
+            return Seen(messages=messages)
         kept["looked"] = step
         start, peak, best = (Look.read(kept[name]) for name in ("start", "peak", "best_look"))
         now, _, said = self.eye.look(step, kept)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studio.pipelines import rewards_find, rewards_python, rewards_remote, rewards_running
+from studio.pipelines import rewards_blame, rewards_find, rewards_python, rewards_remote, rewards_running
 from studio.pipelines.errors import DataError, UsageError
 from studio.pipelines.protocols import Scorer
 from studio.pipelines.rewards_scored import Scored
@@ -54,7 +54,7 @@ class Weighted:
         shown = images if whole else images[rows]
         found = self.scorer(shown, [prompts[row] for row in rows.tolist()], given).to(images.device, torch.float32)
         if found.shape != (len(rows),):
-            raise UsageError(f"reward term '{self.term.text}': {tuple(found.shape)} numbers for {len(rows)} pictures")
+            raise UsageError(f"reward term '{self.term.said}': {tuple(found.shape)} numbers for {len(rows)} pictures")
         return found if whole else found.new_full((len(images),), torch.nan).index_copy(0, rows, found)
 
 
@@ -86,25 +86,37 @@ class Reward:
         ModelError for weights that are not there and for a judge that never answers.
         """
         checked(images, prompts)
-        if missing := next((one for one in self.terms if lacks(one, references)), None):
-            raise DataError(
-                f"reward term '{missing.term.text}' compares with pictures of the subject, and there are none: give a "
-                "folder with some as data, or take the term out of reward.terms"
-            )
+        self.compared(references)
         alive = images.detach().flatten(1).isfinite().all(1)
         shown = images.float() if self.differentiable else images.detach().float()
         graph = torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled())
         # the training's half precision is not the judges': the same picture has the same number everywhere
         with graph, torch.autocast(images.device.type, enabled=False):
-            found = {one.term.label: one(shown, list(prompts), references, alive) for one in self.terms}
-            good = torch.stack([values.detach().isfinite() for values in found.values()]).all(0)
-            value = torch.where(good, self.mixed(found, memory, update), torch.nan)
-        return Scored(value, {name: values.detach() for name, values in found.items()}, good, self.warnings(prompts))
+            watch = rewards_blame.Watch()
+            found = {
+                one.term.label: one(watch(one.term.label, shown), list(prompts), references, alive)
+                for one in self.terms
+            }
+            watch.good = good = torch.stack([values.detach().isfinite() for values in found.values()]).all(0)
+            total, units = self.mixed(found, memory, update)
+            value = torch.where(good, total, torch.nan)
+        raw = {name: values.detach() for name, values in found.items()}
+        return Scored(value, raw, good, self.warnings(prompts), units)
 
-    def mixed(self, found: Mapping[str, Tensor], memory: dict[str, Any] | None, update: bool) -> Tensor:
-        """The weighted sum `[B]`, or minus its distance from the target."""
+    def compared(self, references: Sequence[Tensor] | None) -> None:
+        """Raises DataError where a term compares with pictures of the subject, and there are none."""
+        if missing := next((one for one in self.terms if lacks(one, references)), None):
+            raise DataError(
+                f"reward term '{missing.term.said}' compares with pictures of the subject, and there are none: give a "
+                "folder with some as data, or take the term out of reward.terms"
+            )
+
+    def mixed(
+        self, found: Mapping[str, Tensor], memory: dict[str, Any] | None, update: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum `[B]`, or minus its distance from the target; `Scored.units`."""
         states = memory.setdefault("reward", {}) if memory is not None and self.config.standardised else None
-        total = torch.zeros_like(next(iter(found.values())))
+        total, units = torch.zeros_like(next(iter(found.values()))), dict[str, float]()
         for one in self.terms:
             values = found[one.term.label]
             if states is not None:
@@ -113,8 +125,9 @@ class Reward:
                     rewards_running.update(state, values)
                 mean, deviation = rewards_running.scale(state)
                 values = (values - mean) / deviation
+                units[one.term.label] = one.weight / deviation
             total = total + one.weight * values
-        return total if self.config.target is None else -(total - self.config.target).abs()
+        return (total if self.config.target is None else -(total - self.config.target).abs()), units
 
     def warnings(self, prompts: Sequence[str]) -> tuple[str, ...]:
         """What remote judges have to say, and of each prompt once that it is longer than a term's encoder reads."""
@@ -138,7 +151,7 @@ def build(config: Rewards, device: torch.device, dtype: torch.dtype, differentia
     for one in found if differentiable else ():
         if not one.scorer.differentiable:
             raise UsageError(
-                f"reward term '{one.term.text}' has no gradient, which this trainer follows: {advice(one)}"
+                f"reward term '{one.term.said}' has no gradient, which this trainer follows: {advice(one)}"
             )
     return Reward(config, found, differentiable)
 
@@ -148,7 +161,7 @@ def weighted(term: Term, config: Rewards, device: torch.device, dtype: torch.dty
     scorer: Scorer
     if term.kind != "scorer" and os.environ.get("STUDIO_ROOTS"):
         raise UsageError(
-            f"reward term '{term.text}': here, where strangers say what runs (STUDIO_ROOTS), no term imports code or "
+            f"reward term '{term.said}': here, where strangers say what runs (STUDIO_ROOTS), no term imports code or "
             "sends pictures away: use a scorer"
         )
     if term.kind == "python":
@@ -159,7 +172,7 @@ def weighted(term: Term, config: Rewards, device: torch.device, dtype: torch.dty
         scorer = rewards_find.find(term, device, dtype)
     if scorer.about.per == "set":
         raise UsageError(
-            f"reward term '{term.text}' is one number of a whole set of pictures and cannot reward a picture"
+            f"reward term '{term.said}' is one number of a whole set of pictures and cannot reward a picture"
         )
     return Weighted(term, scorer, -abs(term.weight) if scorer.about.better == "lower" else term.weight)
 

@@ -1,6 +1,7 @@
 """Which scorer a term of a reward means: numbers are read off the files of `pipelines/scorers`, nothing is imported.
 
-A file says in `NUMBERS` which numbers its `build` can give. Scorers of other packages come by the name of their entry
+A file says in `NUMBERS` which numbers its `build` can give, and in `ASKED` which of them are there only with a certain
+setting: its key, and an example. Scorers of other packages come by the name of their entry
 point in the group `studio.scorers`; what they give is known when they are built.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +55,7 @@ def find(term: Term, device: torch.device, dtype: torch.dtype) -> Scorer:
     known, wanted = numbers(), spelled(term.name)
     if wanted not in known:
         raise UsageError(
-            f"reward term '{term.text}': there is no scorer '{term.name}'{nearest(wanted, known)} "
+            f"reward term '{term.said}': there is no scorer '{term.name}'{nearest(wanted, known)} "
             f"(there are: {', '.join(sorted(known))}; or module:function, or http://...)"
         )
     module = imported(known[wanted], term)
@@ -62,17 +65,25 @@ def find(term: Term, device: torch.device, dtype: torch.dtype) -> Scorer:
     except (StudioError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a stranger's scorer
-        raise UsageError(f"reward term '{term.text}': {type(error).__name__}: {line(error)}") from error
+        raise UsageError(f"reward term '{term.said}': {type(error).__name__}: {line(error)}") from error
     names = [spelled(one.about.name) for one in found]
     if wanted in names:
         return found[names.index(wanted)]
     if len(found) == 1 and wanted not in map(spelled, getattr(module, "NUMBERS", ())):
         return found[0]
-    there = ", ".join(names) or "nothing"
+    there, fields = ", ".join(names) or "nothing", ", ".join(type(config).model_fields)
     raise UsageError(
-        f"reward term '{term.text}': with these settings {known[wanted].rpartition('.')[2]} gives {there}: "
-        f"name one of them, or give other settings (there are: {', '.join(type(config).model_fields)})"
+        f"reward term '{term.said}': with these settings {known[wanted].rpartition('.')[2]} gives {there}: "
+        f"{instead(term, names, getattr(module, 'ASKED', {}))} (its settings: {fields})"
     )
+
+
+def instead(term: Term, names: Sequence[str], asked: Mapping[str, tuple[str, str]]) -> str:
+    """What to write in the place of a term whose settings do not give its number. asked: `ASKED` of its file."""
+    if (wanted := spelled(term.name)) not in asked:
+        return "name one of them, or give other settings" if names else "give other settings"
+    key, value = asked[wanted]
+    return f"{wanted} needs {key}, e.g. {replace(term, settings={**term.settings, key: value}).label}"
 
 
 def imported(module: str, term: Term) -> ModuleType:
@@ -80,10 +91,10 @@ def imported(module: str, term: Term) -> ModuleType:
     try:
         found = importlib.import_module(module)
     except Exception as error:  # whatever a stranger's module raises, the person needs its name and reason
-        raise UsageError(f"reward term '{term.text}': {module} does not import: {line(error)}") from error
+        raise UsageError(f"reward term '{term.said}': {module} does not import: {line(error)}") from error
     for need in ("Config", "build"):
         if not hasattr(found, need):
-            raise UsageError(f"reward term '{term.text}': {module} has no '{need}'")
+            raise UsageError(f"reward term '{term.said}': {module} has no '{need}'")
     return found
 
 
@@ -92,7 +103,7 @@ def configured(kind: Any, term: Term) -> Any:
     for key in term.settings:
         if key not in kind.model_fields:
             raise UsageError(
-                f"reward term '{term.text}': {term.name} has no setting '{key}'{nearest(key, kind.model_fields)} "
+                f"reward term '{term.said}': {term.name} has no setting '{key}'{nearest(key, kind.model_fields)} "
                 f"(there are: {', '.join(kind.model_fields)})"
             )
         if local(term.settings[key]):
@@ -102,7 +113,7 @@ def configured(kind: Any, term: Term) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"reward term '{term.text}': {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise UsageError(f"reward term '{term.said}': {where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def local(value: str) -> bool:

@@ -59,7 +59,7 @@ class Callable:
 
     def refused(self, reason: str) -> UsageError:
         """That the function does not do as a reward."""
-        return UsageError(f"reward term '{self.term.text}': {reason}")
+        return UsageError(f"reward term '{self.term.said}': {reason}")
 
 
 def found(term: Term) -> Any:
@@ -70,9 +70,9 @@ def found(term: Term) -> Any:
     except Exception as error:  # a stranger's module raises anything
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "; its folder must be on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
-        raise UsageError(f"reward term '{term.text}': {module} does not import: {reason}{hint}") from error
+        raise UsageError(f"reward term '{term.said}': {module} does not import: {reason}{hint}") from error
     function = getattr(holder, name, None)
     if not callable(function):
         near = nearest(name, [key for key in vars(holder) if not key.startswith("_")])
-        raise UsageError(f"reward term '{term.text}': {module} has no function '{name}'{near}")
+        raise UsageError(f"reward term '{term.said}': {module} has no function '{name}'{near}")
     return function

@@ -12,14 +12,16 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 WEIGHT = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*\*\s*(.*)", re.IGNORECASE | re.DOTALL)
 SCORER = re.compile(r"([a-z][\w. -]*?)\s*(?:\((.*)\))?", re.IGNORECASE | re.DOTALL)
 CALLABLE = re.compile(r"[a-z_]\w*(?:\.[a-z_]\w*)*:[a-z_]\w*", re.IGNORECASE)
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 SETTING = re.compile(r'\s*([a-z_]\w*)\s*=\s*("[^"]*"|[^,"]*)\s*(?:,|$)', re.IGNORECASE)
+MARK = 4  # letters of the hash of a query: enough to tell judges apart, too few to find a key by
 HOW = "write [weight*]name[(setting=value)], e.g. 0.5*hps, embedded-wish(wish=colour=teal) or module:function"
 
 
@@ -34,11 +36,20 @@ class Term:
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
+    def said(self) -> str:
+        """The text as messages have it."""
+        return f"{self.weight:g}*{self.label}" if self.kind == "remote" else self.text
+
+    @property
     def label(self) -> str:
-        """The term without its weight; of an address host and path, since the rest may hold a key."""
+        """The term without its weight; of an address what tells it from others, and nothing that may be a key."""
         if self.kind == "remote":
             parts = urlsplit(self.name)
-            return f"{parts.hostname}{parts.path}".rstrip("/")
+            hidden = f"{parts.query}#{parts.fragment}"  # may hold a key
+            mark = "" if hidden == "#" else f"?{sha256(hidden.encode()).hexdigest()[:MARK]}"
+            secure = "https://" if parts.scheme.lower() == "https" else ""
+            port = f":{parts.port}" if parts.port is not None else ""
+            return secure + f"{host(parts)}{port}{parts.path}".rstrip("/") + mark
         said = ", ".join(
             f'{key}="{value}"' if "," in value else f"{key}={value}" for key, value in self.settings.items()
         )
@@ -76,17 +87,24 @@ def settings(inside: str, text: str) -> dict[str, str]:
     return found
 
 
+def host(parts: SplitResult) -> str:
+    """The host as addresses have it: IPv6 in brackets."""
+    name = parts.hostname or ""
+    return f"[{name}]" if ":" in name else name
+
+
 def address(text: str) -> str:
     """The address of a judge. Raises ValueError unless it is http or https, has a host, and holds no password."""
+    shown = text.partition("?")[0]  # behind it there may be a key
     try:
         parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
+        there, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"'{text}' is no address: {error}") from None
-    if parts.scheme.lower() not in ("http", "https") or not host:
-        raise ValueError(f"'{text}': a remote judge is asked over http:// or https://, with a host")
+        raise ValueError(f"'{shown}' is no address: {error}") from None
+    if parts.scheme.lower() not in ("http", "https") or not there:
+        raise ValueError(f"'{shown}': a remote judge is asked over http:// or https://, with a host")
     if parts.username is not None or parts.password is not None:
-        raise ValueError(f"the address of the judge at {host} holds a name or a password, which runs would keep")
+        raise ValueError(f"the address of the judge at {there} holds a name or a password, which runs would keep")
     return text
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from studio.pipelines import rewards_blame
 from studio.pipelines.errors import NumericalError
 from studio.pipelines.protocols import Backbone, Batch, Stream
 from studio.snapshot import State, randomness, set_randomness
@@ -76,7 +77,11 @@ def _computed(
             if tensor is not None:
                 yield "embedding", f"embedding of {_short(prompt)!r}", tensor
     yield from (("number", f"number {name!r}", torch.tensor(v)) for name, v in numbers.items() if name != "loss")
-    yield from (("gradient", f"gradient of {name}", p.grad) for name, p in named.items() if p.grad is not None)
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+    blamed = rewards_blame.culprits()
+    if not all(gradient.isfinite().all() for gradient in gradients.values()):
+        yield from (("reward", f"the gradient of reward term {name!r}", torch.tensor(math.nan)) for name in blamed)
+    yield from (("gradient", f"gradient of {name}", gradient) for name, gradient in gradients.items())
 
 
 def _frozen(model: Backbone) -> Iterator[tuple[str, Tensor]]:
@@ -107,6 +112,8 @@ def advice(kind: str, settings: Settings, mixed: str, frozen: torch.dtype) -> st
         return "the base model's files are damaged: get them again"
     if mixed == "fp16":
         return "float16 overflows easily: use precision = 'bf16', or 'no'"
+    if kind == "reward":
+        return "its number is finite and its gradient is not (a root or a quotient at 0?): mend it, or take it out"
     clip = " and clip = 1" if settings.clip == 0 else ""
     wide = ", or precision = 'no'" if mixed == "bf16" else ""
     rate = f"lr = {settings.lr / 10:g}" if settings.lr else "lr = 1e-5"  # 0: the trainer's own formula

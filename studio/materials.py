@@ -56,12 +56,10 @@ class Materials:
     def read(self) -> Streams:
         """The stream over the pictures, or the prompts; latents and embeddings through the cache of all runs."""
         settings, cache = self.config.settings, Cache(self.config.runs / ".cache")
-        size: Any = {"batch": settings.batch, "seed": self.config.seed, "share": ranks.join()}
+        size, drawn = self.size, getattr(settings, "drawn", None)
         stream: Streams
-        drawn = getattr(settings, "drawn", None)
         if isinstance(prompts := getattr(settings, "prompts", None), Prompts):
-            ours = self.config.model == "embedded"
-            stream = PromptStream(self.model, prompts.read(self.dataset, ours), self.dataset, **size, embedded=ours)
+            stream = self.prompted(prompts)
         elif isinstance(drawn, Drawn) and settings.data.folder is None:
             texts = drawn.prompts.read(self.dataset, self.config.model == "embedded")[0]
             stream = DrawnStream(self.model, texts, self.dataset, drawn, cache=cache, **size)
@@ -70,3 +68,13 @@ class Materials:
         if not self.adapter.trains_text:
             self.model.embed = Embeddings(self.model, cache.folder)  # type: ignore[method-assign]
         return stream
+
+    def prompted(self, prompts: Prompts) -> PromptStream:
+        """The stream of prompts. Raises DataError."""
+        ours = self.config.model == "embedded"
+        return PromptStream(self.model, prompts.read(self.dataset, ours), self.dataset, **self.size, embedded=ours)
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """What every stream is told: rows of a batch, the seed, this process's share."""
+        return {"batch": self.config.settings.batch, "seed": self.config.seed, "share": ranks.join()}

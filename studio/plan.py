@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from studio import memory, plan_choice, plan_disk, plan_time, precision
+from studio import memory, plan_choice, plan_disk, plan_time, precision, start
 from studio.config import RunConfig
 from studio.pipelines import twin
-from studio.pipelines.adapters import together
 from studio.pipelines.protocols import Backbone
 from studio.plan_live import nbytes
 from studio.plan_rehearsal import Rehearsal
@@ -146,7 +145,7 @@ def hollow(config: RunConfig, device: torch.device) -> Backbone:
     """The config's model with its adapter, without weights."""
     model = twin.hollow(config.model, precision.dtype(config.settings, device))
     with torch.device(model.device):
-        together.build(config.settings.adapter, config.settings.tokens, model, config.settings.data)
+        start.adapter(config.settings, model, config.settings.data)
     return model
 
 

@@ -8,6 +8,8 @@ from studio import table
 from studio.config import RunConfig
 from studio.plan import Plan
 from studio.rate import clock
+from studio.trainers import policy
+from studio.trainers.base import Settings
 
 
 def size(count: int) -> str:
@@ -15,13 +17,21 @@ def size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
+def work(settings: Settings) -> str:
+    """The steps, and what each is made of."""
+    if not isinstance(settings, policy.Settings):
+        return f"{settings.steps} steps of {settings.batch} x {settings.accumulate} pictures"
+    pairs, cycle = settings.rollout * settings.learnt(settings.actions), settings.updates * settings.epochs
+    part = f"{-(-pairs // settings.updates)} of its " if settings.updates > 1 else ""
+    return (
+        f"{settings.steps} steps, {'one' if cycle == 1 else cycle} for each roll-out of {settings.rollout} pictures, "
+        f"each step from {part}{pairs} (picture, sampler step) pairs"
+    )
+
+
 def show(config: RunConfig, plan: Plan, way: Sequence[str]) -> None:
     """Print the plan."""
-    settings = config.settings
-    print(
-        f"{config.trainer} on {config.model}, {settings.steps} steps of {settings.batch} x {settings.accumulate} "
-        f"pictures, on {plan.device}\n"
-    )
+    print(f"{config.trainer} on {config.model}, {work(config.settings)}, on {plan.device}\n")
     rows = [("peak memory", "", "of which")]
     for phase in plan.phases:
         parts = sorted(phase.parts.items(), key=lambda part: -part[1])

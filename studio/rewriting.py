@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from studio import export, previews
+from studio import export, previews, start
 from studio.pipelines import attention, backbone
 from studio.pipelines.adapters import files, together
 from studio.pipelines.drawing import KEY
@@ -31,7 +31,7 @@ def rewrite(run: Run, weights: Weights, said: Mapping[str, str], strength: float
     model = backbone.load(config.model, *preferred())
     attention.install(model.net, settings.attention)
     words = together.Words(about.get("trigger", ""), about.get("class_word", ""))
-    adapter = together.build(settings.adapter, settings.tokens, model, words)
+    adapter = start.again(settings, model, words, run.folder / files.NAME)
     prompt = f"a {words.trigger} {words.class_word}"
     drawing = previews.stock(settings.previews, model.prediction == "flow")
     shot = previews.Shot(" ".join(prompt.split()), settings.previews.seed)

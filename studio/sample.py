@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio import guiding, pictures, sample_out
+from studio import guiding, pictures, sample_begun, sample_out
 from studio.pipelines import attention, backbone, conditioner, drawing, sampling
 from studio.pipelines.adapters import files, stacking
 from studio.pipelines.captioners.words import twin
@@ -21,6 +21,7 @@ from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.guidance_hearing import hears
 from studio.pipelines.protocols import Adapter, Backbone
 from studio.precision import preferred
+from studio.sample_begun import beginning
 from studio.sample_how import How
 from studio.sample_sources import checkpoint, file_of
 from studio.store import Run, Store
@@ -31,13 +32,24 @@ Models = Callable[[str], Backbone]  # the base model of a name
 
 @dataclass(frozen=True)
 class Source:
-    """An adapter file, what to call it, the model it belongs to, the words of its run, and how it wants to be drawn."""
+    """An adapter file, what to call it, the model it belongs to, the words of its run, and how it wants to be drawn.
+
+    run: whether it is a run's; begun: the file that this run went on from; lost: why that is not there.
+    """
 
     label: str
     file: Path | None
     model: str
     words: dict[str, str]
     own: Drawing | None = None
+    run: bool = False
+    begun: Path | None = None
+    lost: str = ""
+
+    def of(self, run: Run) -> Source:
+        """The same, of a run."""
+        begun, lost = beginning(run)
+        return replace(self, run=True, begun=begun, lost=lost)
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,15 @@ class Column:
     def told(self, prompt: str) -> tuple[str, str]:
         """A prompt with its places filled, and as the base model knows it."""
         said = self.words
-        filled = fill(prompt, said)
-        return filled, twin(filled, said.get("trigger", ""), said.get("class_word", ""))
+        filled, trigger = fill(prompt, said), said.get("trigger", "")
+        taught = files.header(self.compared).get("trigger", "") if self.compared else ""
+        same = bool(trigger) and taught == trigger  # what it is compared with knows the word too
+        return filled, filled if same else twin(filled, trigger, said.get("class_word", ""))
+
+    @property
+    def compared(self) -> Path | None:
+        """The file that takes the base model's place in guidance: what the run of the one source began with."""
+        return self.sources[0].begun if len(self.sources) == 1 else None
 
     def blanks(self, prompts: Sequence[str]) -> Iterator[str]:
         """A line where prompts lose their noun; a trigger that nobody learned is no loss."""
@@ -93,11 +112,23 @@ class Column:
                 yield said
         if not self.adapted and how.guidance.kind != "cfg":
             yield f"base is drawn with cfg: {how.guidance.kind} guidance is for adapters"
-        elif len(self.sources) == 1 and self.drawing.few_step and how.guidance.kind != "cfg":
-            kind, steps = how.guidance.kind, self.drawing.steps
+        elif how.guidance.kind != "cfg":
+            yield from self.base_doubts(how.guidance.kind)
+        for source in self.sources:
+            if source.begun and any(source.begun == other.file for other in self.sources):
+                yield f"{source.label} began from {source.begun}: together with that it counts twice; leave that out"
+
+    def base_doubts(self, kind: str) -> Iterator[str]:
+        """A line where guidance would compare with a base model that does not draw so, or is not the right one."""
+        first = self.sources[0]
+        if first.lost:
+            began = f"since what the run began with, {first.lost}"
+            yield f"{self.label}: {kind} guidance compares with the base model, {began}"
+        elif len(self.sources) == 1 and self.drawing.few_step and not first.begun:
+            besides = "" if first.run else "; where the file began from one, draw it by its run's name instead"
             yield (
-                f"{self.label}: {kind} guidance draws the base model in {steps} steps too, for which it is not made; "
-                f"put a few-step adapter beneath both, as in {drawing.EMBEDDED} --strength 1 1"
+                f"{self.label}: {kind} guidance draws the base model in {self.drawing.steps} steps too, for which it "
+                f"is not made; put a few-step adapter beneath both, as in {drawing.EMBEDDED} --strength 1 1{besides}"
             )
 
 
@@ -128,7 +159,7 @@ def find(name: str, model: str, runs: Path, models: Models = base_model) -> Sour
         label = drawing.EMBEDDED.partition(":")[0] if name == drawing.EMBEDDED else file.stem
         return Source(label, file, base, words(header), own)
     run = Store(runs).open(name)
-    return Source(run.name, file, model or run.summary()["model"] or "embedded", words(header), own)
+    return Source(run.name, file, model or run.summary()["model"] or "embedded", words(header), own).of(run)
 
 
 def saved(run: Run, step: int, model: str, models: Models) -> Source:
@@ -137,7 +168,8 @@ def saved(run: Run, step: int, model: str, models: Models) -> Source:
 
     file = adapter_file(run, step, models)
     header = files.header(file)
-    return Source(f"{run.name}@{step}", file, model or header["base_model"], words(header), drawing.read(header, file))
+    made = Source(f"{run.name}@{step}", file, model or header["base_model"], words(header), drawing.read(header, file))
+    return made.of(run)
 
 
 def words(header: dict[str, str]) -> dict[str, str]:
@@ -223,7 +255,7 @@ def draw(model: Backbone, column: Column, prompts: list[str], seeds: list[int], 
     own, references = column.drawing, [column.told(prompt)[1] for prompt in prompts]
     with ExitStack() as after:
         after.enter_context(torch.no_grad())
-        adapter, strength = load(model, column, after)
+        adapter, strength = load(model, column, after, how.guidance.kind != "cfg")
         guidance = how.guidance if adapter else how.guidance.without_adapter()
         after.enter_context(acting(adapter, strength, guidance.kind == "cfg" and model.dtype == torch.float32))
         edit = conditioner.decor(model, how.removed, how.decor_strength) if how.removed else None
@@ -234,15 +266,18 @@ def draw(model: Backbone, column: Column, prompts: list[str], seeds: list[int], 
         return [pictures.image(picture) for picture in drawn]
 
 
-def load(model: Backbone, column: Column, after: ExitStack) -> tuple[Adapter | None, float]:
-    """The adapter on top, its strength, and the other files in the weights beneath it, until `after` is closed."""
+def load(model: Backbone, column: Column, after: ExitStack, compared: bool = True) -> tuple[Adapter | None, float]:
+    """The adapter on top, its strength, and the other files in the weights beneath it, until `after` is closed.
+
+    compared: it is switched off on the way, which gives what its run began with, where it is alone.
+    """
     paths = [source.file for source in column.sources if source.file]
     if not paths:
         return None, 1.0
     top, *others = stacking.ordered(paths) if len(paths) > 1 else [0]
     if others:
         after.enter_context(stacking.beneath(model, [(paths[one], column.strengths[one]) for one in others]))
-    adapter = files.load(model, paths[top])
+    adapter = sample_begun.load(model, paths[top], column.compared if compared else None)
     after.callback(adapter.remove)
     return adapter, column.strengths[top]
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from studio import checkpoints
+from studio import checkpoints, start
 from studio.checkpoints import Checkpoint
 from studio.choice_weights import holding
 from studio.pipelines.adapters import files, together
@@ -51,7 +51,7 @@ def write(run: Run, found: Checkpoint, place: Path, model_of: Callable[[str], Ba
     words = together.Words(own.get("trigger", data.trigger), own.get("class_word", data.class_word))
     about = {"trigger": words.trigger, "class_word": words.class_word, "base_model": config.model}
     about |= {"step": str(found.step), **settings.previews.drawing.header}
-    adapter = together.build(settings.adapter, settings.tokens, model, words)
+    adapter = start.again(settings, model, words, run.folder / files.NAME)
     stage = place.with_name(f".{place.name}-{os.getpid()}")
     stage.mkdir(parents=True, exist_ok=True)
     try:

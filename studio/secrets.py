@@ -21,6 +21,8 @@ LOOKS = re.compile(
     r"|(?<=://)[^\s/@\"']+(?=@)"
     r"|(?i:(?<=bearer )[\w.~+/=-]{8,})"
     r"|(?i:(?<=[?&]token=)|(?<=[?&]key=)|(?<=[?&]api_key=)|(?<=access_token=)|(?<=password=))[^\s&\"']+"
+    r"|(?i:(?<=[?&;])(?!(?:token|key|api_key)=)(?:[\w.-]*[_.-])?(?:api)?"
+    r"(?:key|token|secret|passw(?:or)?d|pwd|auth|sig(?:nature)?|credentials?)=[^\s&\"'<]+)"
     r"|(?:(?<=_KEY=)|(?<=_TOKEN=)|(?<=_SECRET=)|(?<=_PASSWORD=))[^\s\"']+"
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from studio import audit, choice_run, class_pictures, loop, plan, plan_disk, previews, registry, snapshot, start
+from studio import audit, choice_run, class_pictures, early, loop, plan, plan_disk, previews, registry, snapshot, start
 from studio.config import RunConfig
 from studio.data_doctor import examine
 from studio.disk import make
@@ -65,6 +65,8 @@ class Session(Materials):
         settings.data.listing()  # a missing folder is said before a model is loaded, and so is another config
         if run.config_file.exists():
             refuse_another(run, config.resolved(run.name, run.folder.parent), accept=True)  # what can never be
+        if run.state(settings.steps) != "done":
+            early.wishes(settings)
         made = Materials.gather(config, journal.stop.check)
         past = Past.of(run)
         for reason in past.damaged:
@@ -84,6 +86,7 @@ class Session(Materials):
             more = f"it ended by itself ({ended})" if ended else "more --steps go on"
             journal("message", message=f"this run is finished: {run.folder}; {more}, --fresh starts anew")
             return None
+        early.lessons(made)
         plan_disk.refuse(config, made.model, (made.dataset, made.classes), run)
         if not run.config_file.exists():
             make(run.folder)
@@ -109,6 +112,7 @@ class Session(Materials):
         except Exception as problem:  # a model of somebody else's may not bear a rehearsal: it trains all the same
             self.journal("warning", message=f"no memory plan: {type(problem).__name__}: {problem}")
             return
+        self.journal.stop.check()
         said = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in made.predicted().items())
         said = f"peak memory in GiB: {said}; there is {made.free / 2**30:.1f}"
         self.journal("plan", message=said, predicted=made.predicted(), free=made.free)

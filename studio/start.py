@@ -12,6 +12,7 @@ from studio.pipelines.errors import UsageError
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
+    from studio.pipelines.adapters.together import Naming
     from studio.pipelines.data import Dataset
     from studio.pipelines.protocols import Adapter, Backbone
     from studio.trainers.base import Settings
@@ -33,8 +34,8 @@ def file(settings: Settings) -> Path | None:
     return path
 
 
-def adapter(settings: Settings, model: Backbone, dataset: Dataset) -> Adapter:
-    """The adapter, in the model. Raises UsageError and ModelError."""
+def adapter(settings: Settings, model: Backbone, dataset: Naming) -> Adapter:
+    """The adapter, in the model. dataset: or its words alone. Raises UsageError and ModelError."""
     from studio.pipelines.adapters import files, together
 
     path = file(settings)
@@ -43,6 +44,18 @@ def adapter(settings: Settings, model: Backbone, dataset: Dataset) -> Adapter:
     if settings.tokens.words:
         raise UsageError("start: new words cannot be added to an adapter that goes on; take tokens.words out")
     return files.load(model, path)
+
+
+def again(settings: Settings, model: Backbone, words: Naming, own: Path) -> Adapter:
+    """The adapter of a run that is over, in the model, to be filled with weights of it.
+
+    own: the file that the run left; where its start is gone, that says kind and rank. Raises as `adapter`.
+    """
+    from studio.pipelines.adapters import files
+
+    if settings.start is not None and not settings.start.exists() and own.is_file():
+        return files.load(model, own)
+    return adapter(settings, model, words)
 
 
 def resolve(config: RunConfig) -> RunConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,15 +30,19 @@ class Stop:
     """Whether somebody asked the run to stop; once asked, it stays so.
 
     at_once: nothing would be lost now, so that the request ends the run wherever it is. Otherwise the run looks
-    when it can.
+    when it can. lost: what was raised where Python swallows it (in a callback of a weak reference, in `__del__`), and
+    is raised again.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self.file, self.at_once, self.asked, self.nudged = file, True, threading.Event(), False
+        self.lost: type[BaseException] | None = None
 
     def __call__(self) -> bool:
         if not self.asked.is_set() and self.file is not None and self.file.exists():
             self.asked.set()
+        if self.asked.is_set():
+            self.lost = None  # the run knows it now
         return self.asked.is_set()
 
     def check(self) -> None:
@@ -47,11 +52,13 @@ class Stop:
 
     def hear(self, number: int, frame: Any) -> None:
         """The handler of the signals: the first one asks, the second one ends the run wherever it is."""
-        again, nudged = self.asked.is_set(), self.nudged
+        again, nudged, lost = self.asked.is_set(), self.nudged, self.lost
         self.asked.set()
-        self.nudged = False
+        self.nudged, self.lost = False, None
         if again and not nudged:
             raise KeyboardInterrupt
+        if lost is not None and (self.at_once or lost is not Stopped):
+            raise lost
         if self.at_once and not again:
             raise Stopped
         if not again:
@@ -60,9 +67,28 @@ class Stop:
     def watch(self, over: threading.Event) -> None:
         """Look at the file where the main thread cannot: in a download, or in somebody else's pipeline."""
         while not over.wait(LOOK):
-            if self.at_once and not self.asked.is_set() and self.file is not None and self.file.exists():
+            lost = self.lost
+            new = not self.asked.is_set() and self.file is not None and self.file.exists()
+            if (self.at_once and new) or (lost is not None and (self.at_once or lost is not Stopped)):
                 self.nudged = True  # not a person's second signal, should the run have looked meanwhile
                 _thread.interrupt_main()
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Inside, a request that Python swallows is noticed."""
+        before = sys.unraisablehook
+
+        def noticed(swallowed: Any) -> None:
+            if issubclass(swallowed.exc_type, KeyboardInterrupt):
+                self.lost = swallowed.exc_type  # raised here it would be swallowed once more
+            else:
+                before(swallowed)
+
+        sys.unraisablehook = noticed
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
 
     @contextmanager
     def between_calls(self, model: Backbone) -> Iterator[None]:
@@ -109,7 +135,8 @@ def listening(file: Path | None) -> Iterator[Stop]:
     before = {number: signal.signal(number, stop.hear) for number in SIGNALS}
     watcher.start()
     try:
-        yield stop
+        with stop.catching():
+            yield stop
     finally:
         over.set()
         watcher.join()

@@ -156,7 +156,7 @@ class Run:
 
     def begun(self) -> bool:
         """Whether there is anything that another config would spoil: a step taken or a checkpoint."""
-        return self.checkpoints.is_dir() or any(e.phase == "train" for e in self.events())
+        return self.checkpoints.is_dir() or any(e.phase == "train" and e.numbers for e in self.events())
 
     def done_steps(self) -> int:
         """How many steps are saved."""

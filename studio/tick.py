@@ -17,9 +17,10 @@ class Tick:
     """One optimizer step that was taken.
 
     step: how many are done; numbers: loss, grad_norm, lr and the trainer's own, all finite (but for grad_norm in a
-    step that fp16's scaler skipped); safe: a checkpoint may be taken now; state(): everything to go on from here;
-    averaged(): a context in which the adapter holds the weights to export (the moving average, where there is
-    one); warnings, messages: for the run's events; stop: why the run is finished with this step.
+    step that fp16's scaler skipped, and rewards where no picture could be scored: nan); safe: a checkpoint may be
+    taken now; state(): everything to go on from here; averaged(): a context in which the adapter holds the weights
+    to export (the moving average, where there is one); warnings, messages: for the run's events; stop: why the run
+    is finished with this step.
     """
 
     step: int

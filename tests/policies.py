@@ -73,11 +73,17 @@ class Run:
         return policy.Lessons(self.config, bring, partial(module.planned, self.config, self.model))
 
 
+def brightness(pictures: Tensor, prompts: Sequence[str], references: object = None) -> Tensor:
+    """A thousand times how bright pictures are: another range."""
+    return 1000 * pictures.mean((1, 2, 3))
+
+
 def run(trainer: str, reward: str = "redness", name: str = "toy", folder: Path | None = None, **settings: Any) -> Run:
-    """The trainer on a small model, everything seeded; the adapter is not at its start, where half of it is zero."""
+    """The trainer on a small model, everything seeded. reward: functions of this module, joined by +, or a term."""
     module = registry.trainer(trainer)
     model = backbone(name, folder or Path())
-    terms = {"reward": {"terms": [f"tests.policies:{reward}"]}, "prompts": {"texts": PROMPTS}}
+    named = [one if ":" in one else f"tests.policies:{one}" for one in reward.split("+")]
+    terms = {"reward": {"terms": named}, "prompts": {"texts": PROMPTS}}
     config = module.Config(**{**FAST, **terms, **settings})
     dataset = config.data.read(model)
     data = PromptStream(model, config.prompts.read(dataset, False), dataset, batch=config.batch, seed=0)

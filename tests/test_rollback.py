@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from studio import checkpoints, cli
+from studio import checkpoints, choice_file, cli
+from studio.choice_pick import pick
 from studio.choice_weights import usable
 from studio.config import RunConfig, make
 from studio.pipelines.adapters import files
@@ -17,7 +20,7 @@ from studio.store import Run
 from studio.train import train
 
 
-def config(runs: Path, every: int) -> RunConfig:
+def config(runs: Path, every: int, name: str = "one", **more: Any) -> RunConfig:
     """Four steps of a reward; the guard, if it looks, wants the opposite, and never ends the run."""
     settings = {
         "steps": 4,
@@ -29,8 +32,9 @@ def config(runs: Path, every: int) -> RunConfig:
         "reward": {"terms": ["jpeg-soft-bits"]},
         "guard": {"every": every, "terms": ["-1*colourfulness"], "pictures": 4, "patience": 50, "prompts": 1},
         "previews": {"steps": 2},
+        **more,
     }
-    return make("alignprop", flags={"model": "toy", "run": "one", "runs": runs, "settings": settings})
+    return make("alignprop", flags={"model": "toy", "run": name, "runs": runs, "settings": settings})
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +78,38 @@ def test_without_a_guard_there_is_nothing_to_go_back_to(tmp_path: Path, capsys: 
     with run.alone():
         assert cli.run(["rollback", "one", "--runs", str(tmp_path)]) == 2
     assert cli.run(["rollback", "--runs", str(tmp_path)]) == 2
+
+
+@pytest.fixture(scope="module")
+def gone_on(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that went on from one of another rank than its own settings say."""
+    runs = tmp_path_factory.mktemp("gone-on")
+    first = train(config(runs, 0, "first", adapter={"rank": 3}, steps=1))
+    return Run(train(config(runs, 1, "two", start=first, save_every=2)))
+
+
+def sizes(weights: dict[str, torch.Tensor]) -> list[float]:
+    return sorted(tensor.float().abs().sum().item() for tensor in weights.values())
+
+
+def test_a_run_that_went_on_from_another_rank_goes_back_and_is_picked_from(gone_on: Run):
+    file, folder = gone_on.folder / files.NAME, gone_on.folder
+    _, weights = best(gone_on)
+    assert cli.run(["rollback", "two", "--runs", str(folder.parent)]) == 0
+    assert sizes(load_file(file)) == pytest.approx(sizes(weights))
+    ledger = choice_file.Ledger(picked={"step": 2, "strength": 1.0, "reason": "it is best"})
+    gone_on.write(choice_file.NAME, ledger.to_json())
+    assert pick(gone_on)
+    assert files.header(file)["step"] == "2"
+    assert sizes(load_file(file)) == pytest.approx(sizes(usable(gone_on.checkpoints)[2].tensors("adapter")))
+    sample = ["sample", "two@2", "--prompt", "a", "--n", "1", "--steps", "2", "--runs", str(folder.parent)]
+    assert cli.run([*sample, "--out", str(folder / "picture.png")]) == 0
+
+
+def test_it_goes_back_although_its_start_is_gone(gone_on: Run, tmp_path: Path):
+    shutil.copytree(gone_on.folder, tmp_path / "two")
+    text = (tmp_path / "two" / "run.toml").read_text()
+    (tmp_path / "two" / "run.toml").write_text(text.replace("first/adapter", "elsewhere/adapter"))
+    assert cli.run(["rollback", "two", "--runs", str(tmp_path)]) == 0
+    (tmp_path / "two" / files.NAME).unlink()
+    assert cli.run(["rollback", "two", "--runs", str(tmp_path)]) == 2

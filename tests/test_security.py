@@ -304,6 +304,10 @@ SECRETS = {
     "token hf_AbCdEfGhIjKlMnOpQrStUvWx refused": "AbCdEf",
     "https://anna:s3cr3t-pass@host/x": "s3cr3t",
     "https://host/x?token=abcdefgh1234&a=1": "abcdefgh1234",
+    "http://judge:8/score?key=abcdefgh1234": "abcdefgh1234",
+    "http://judge:8/score?style=ink&apikey=abcdefgh1234": "abcdefgh1234",
+    "('2*https://judge/score?X-Api-Key=abcdefgh1234',)": "abcdefgh1234",
+    "http://judge:8/score?my_secret=abcdefgh1234#top": "abcdefgh1234",
     "Authorization: Bearer abcdef.ghijkl-mnop": "ghijkl",
     "WANDB_API_KEY=0123456789abcdef0123456789abcdef01234567": "0123456789",
     "id AKIAABCDEFGHIJKLMNOP": "AKIAA",
@@ -316,6 +320,12 @@ SECRETS = {
 def test_secrets_are_known_by_their_looks(text: str) -> None:
     assert HIDDEN in redact(text)
     assert SECRETS[text] not in redact(text)
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize("text", ["http://judge/a?monkey=3&style=ink", "is it key=value?", "a red fox? token!"])
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
 
 
 def test_ordinary_words_are_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from studio.events import Event
 from studio.pipelines import backbone, sampling
-from studio.stop import SIGNALS, Stop, Stopped, before_listening, listening, unbegun
+from studio.stop import LOOK, SIGNALS, Stop, Stopped, before_listening, listening, unbegun
 from studio.store import Run, Store
 from studio.train import train
 from tests import runs
@@ -142,6 +143,39 @@ def test_a_stop_file_ends_a_call_that_looks_at_nothing(tmp_path: Path):
     with pytest.raises(Stopped), listening(tmp_path / "stop"):
         download()
     assert time.monotonic() - began < 10
+
+
+class Thing:
+    """What a weak reference can be made to."""
+
+
+def test_a_request_that_python_swallows_is_made_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """As in the callbacks of weak references by which the plan counts tensors."""
+    began = time.monotonic()
+    hook = sys.unraisablehook
+
+    def swallowed() -> None:
+        thing = Thing()
+        weakref.finalize(thing, terminate, tmp_path)
+        del thing
+        while time.monotonic() - began < 20:
+            time.sleep(0.01)
+
+    with pytest.raises(Stopped), listening(tmp_path / "stop"):
+        swallowed()
+    assert time.monotonic() - began < 10
+    assert sys.unraisablehook is hook
+    assert not capfd.readouterr().err
+
+
+def test_a_swallowed_request_that_the_run_has_seen_is_not_made_twice(tmp_path: Path):
+    with listening(tmp_path / "stop") as stop:
+        thing = Thing()
+        weakref.finalize(thing, terminate, tmp_path)
+        del thing
+        with pytest.raises(Stopped):
+            stop.check()
+        time.sleep(3 * LOOK)  # what a stopped run writes last is not interrupted
 
 
 def test_while_state_could_be_lost_nothing_is_interrupted(tmp_path: Path):

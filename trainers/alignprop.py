@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from studio.pipelines import chain_draw, reward_loss, sampling
+from studio.pipelines import chain_draw, reward_doubts, reward_loss, rewards_blame, sampling
 from studio.pipelines.chain import Chain, doubt, draws_randomly, guided
 from studio.pipelines.jitter import Jitter
 from studio.pipelines.protocols import Adapter, Backbone, Batch, Stream
@@ -55,7 +55,7 @@ class Config(rewarded.Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
-        if wrong := self.truncation.misfit(self.sampler_steps):
+        if wrong := self.truncation.misfit(self.sampler_steps) or reward_doubts.misfit(self.margin, self.reward):
             raise ValueError(wrong)
         return self
 
@@ -98,10 +98,10 @@ def lesson(config: Config, studio: rewarded.Studio, batch: Batch) -> Loss:
     parts = drawn.latents.split(config.decode or len(drawn.latents))
     pictures = torch.cat([rewarded.pictures(model, part, checkpointed=True) for part in parts])
     scored = studio.score(config.jitter(pictures, batch.generator), batch.prompts * wish.copies)
-    # not even zero times NaN comes back from a picture that could not be scored
-    pictures.register_hook(lambda gradient: torch.where(scored.good[:, None, None, None], gradient, 0.0))
+    rewards_blame.shielded(pictures, scored.good)
     clipped = ((pictures <= 0) | (pictures >= 1)).float().mean()
     numbers: dict[str, float | Tensor] = {"k": float(sum(learns)), "clipped": clipped, **reward_loss.numbers(scored)}
+    numbers |= reward_loss.above(scored, config.margin)
     value = reward_loss.objective(scored, pictures, config.coeff, config.margin)
     if drawn.drift is not None:
         numbers["drift"], value = drawn.drift.detach(), value + config.beta * drawn.drift
@@ -111,7 +111,9 @@ def lesson(config: Config, studio: rewarded.Studio, batch: Batch) -> Loss:
 
     def then(numbers: Mapping[str, float]) -> Turn:
         """The guard's turn, with the queries so far."""
+        studio.doubts += reward_doubts.saturated(numbers, config.margin, studio.memory)
         turn = studio.turn(numbers)
-        return replace(turn, numbers={"queries": float(studio.memory[rewarded.QUERIES]), **turn.numbers})
+        known = {"queries": float(studio.memory[rewarded.QUERIES]), **reward_loss.settled(numbers)}
+        return replace(turn, numbers={**known, **turn.numbers})
 
     return Loss(value, numbers, idle=float(not scored.good.any()), then=then)

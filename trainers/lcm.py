@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from studio.pipelines import distillation, distillation_reward, rewards
+from studio.pipelines import distillation, distillation_reward, reward_loss, rewards
 from studio.pipelines.adapters import lora
 from studio.pipelines.data_references import References
 from studio.pipelines.distillation import Distance, Grid, JumpTo
@@ -81,7 +81,7 @@ def lessons(
 
     def then(numbers: Mapping[str, float]) -> Turn:
         warnings, said[:] = tuple(said), []
-        return Turn(warnings=warnings)
+        return Turn(warnings=warnings, numbers=reward_loss.settled(numbers))
 
     for batch in data:
         size = batch.latents.shape[1:]

@@ -78,6 +78,7 @@ class Lessons:
         """Draws, scores and values pictures, without a graph and without dropout."""
         config, studio, model, data = self.config, self.studio, self.studio.model, self.studio.data
         studio.adapter.train(False)
+        studio.unit = "roll-out"
         prompts, drawn = config.rollout // config.group, []
         most = min(prompts, config.batch)
         reference = partial(rewarded.reference, studio.adapter, studio.memory)
@@ -88,12 +89,11 @@ class Lessons:
             whole = Drawn.cat(drawn)
             parts = [part.to(model.device) for part in whole.latents.split(config.batch)]
             scored = studio.score(torch.cat([rewarded.pictures(model, part) for part in parts]), whole.prompts)
-        if not scored.good.any():
-            studio.doubts.append("no picture of a roll-out could be scored, and nothing was learnt from it")
-        memory = studio.memory.setdefault(MEMORY, {})
-        found = policy_value.valued(config, plan, whole, scored.value, scored.good, data.prompts, most, memory)
-        numbers = {name: float(value) for name, value in reward_loss.numbers(scored).items()}
-        return replace(found, numbers={**numbers, **found.numbers})
+        memory, terms = studio.memory.setdefault(MEMORY, {}), scored.moving
+        studio.doubts += policy_value.forgets(memory, terms)
+        found = policy_value.valued(config, plan, whole, scored.value, scored.good, data.prompts, most, memory, terms)
+        numbers = reward_loss.numbers(scored, found.numbers)
+        return replace(found, numbers={name: float(value) for name, value in numbers.items()})
 
     def dealt(self, rollout: Rollout, generator: torch.Generator) -> Iterator[list[Callable[[], Rows]]]:
         """The losses of each optimizer step of a round, to be made when it is their turn."""
@@ -115,4 +115,5 @@ class Lessons:
         else:
             turn = self.studio.turn(numbers)
         queries = {QUERIES: float(memory.get(QUERIES, 0))}
-        return replace(turn, warnings=(*doubts, *turn.warnings), numbers={**turn.numbers, **queries})
+        known = reward_loss.settled(numbers)
+        return replace(turn, warnings=(*doubts, *turn.warnings), numbers={**known, **turn.numbers, **queries})

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studio.pipelines import policy_loss, policy_rollout
+from studio.pipelines import policy_loss, policy_rollout, rewards_blame
 from studio.pipelines.policy_value import Rollout
 from studio.pipelines.protocols import Predict
 from studio.trainers import rewarded
 from studio.trainers.dreambooth import embed
-from studio.trainers.rewarded import QUERIES, Studio
+from studio.trainers.rewarded import Studio
 
 Rows = tuple[Tensor, dict[str, float | Tensor]]  # a loss, and its numbers
 
@@ -63,15 +63,18 @@ def policy(config: Any, studio: Studio, rollout: Rollout, pairs: Tensor, scale: 
 def path(config: Any, studio: Studio, rollout: Rollout, rows: Tensor, scale: float) -> Rows:
     """`scale` times the sum over pictures of minus their rewards, through the last step of the sampler alone.
 
-    In the units of `policy`: with a weight of 1 the two are the whole gradient of the expected reward.
+    In the units of `policy`: with a weight of 1 the two are the whole gradient of the expected reward. With scale 0
+    there was nothing left for this loss, and the judge is not asked.
     """
     model, plan, drawn = studio.model, rollout.plan, rollout.drawn
     x = drawn.states[rows, len(plan.steps) - 1].to(model.device)
     prompts = [drawn.prompts[row] for row in rows.tolist()]
     clean = plan.finish(predict(config, studio), x, embed(model, studio.adapter, prompts))
+    if not scale:
+        return clean.sum() * 0.0, {}
     pictures = rewarded.pictures(model, clean, checkpointed=True)
-    scored = studio.reward(pictures, prompts, studio.references or None, studio.memory, update=False)
-    studio.memory[QUERIES] = studio.memory.get(QUERIES, 0) + len(pictures)
+    scored = studio.score(pictures, prompts, update=False)
+    rewards_blame.shielded(pictures, scored.good)
     unit = config.pathwise / len(plan.acting) / (x[0].numel() if config.logprob_reduction == "mean" else 1)
     gain = (rollout.gain * rollout.weights)[rows].to(x.device)
     each = -unit * torch.where(scored.good, scored.value, 0.0) * gain

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from studio.pipelines import data_references, reward_guard, reward_guard_kl, rewards, sampling
+from studio.pipelines import data_references, reward_doubts, reward_guard, reward_guard_kl, rewards, sampling
 from studio.pipelines.data_prompts import Prompts, PromptStream
 from studio.pipelines.data_references import References
 from studio.pipelines.errors import UsageError
@@ -56,17 +56,18 @@ class Studio:
     references: list[Tensor]
     watch: reward_guard.Watch | None = None
     doubts: list[str] = field(default_factory=list)
+    unit: str = "batch"  # of pictures that are scored at once
 
     def begin(self) -> None:
         """The guard's first look, once, before the first step."""
         if self.watch is not None:
             self.watch.begin(self.memory.get(UPDATES, 0))
 
-    def score(self, pictures: Tensor, prompts: Sequence[str]) -> rewards.Scored:
-        """The rewards of pictures `[B, 3, H, W]` in 0..1; counted as B queries, and in the running statistics."""
+    def score(self, pictures: Tensor, prompts: Sequence[str], update: bool = True) -> rewards.Scored:
+        """The rewards of pictures `[B, 3, H, W]` in 0..1; B queries. update: the running statistics take them in."""
         self.memory[QUERIES] = self.memory.get(QUERIES, 0) + len(pictures) * self.data.share.ranks
-        scored = self.reward(pictures, prompts, self.references or None, self.memory)
-        self.doubts += scored.warnings
+        scored = self.reward(pictures, prompts, self.references or None, self.memory, update)
+        self.doubts += (*scored.warnings, *(reward_doubts.unscored(scored, self.unit, self.memory) if update else ()))
         return scored
 
     def turn(self, numbers: Mapping[str, float]) -> Turn:

@@ -21,6 +21,7 @@ from studio.pipelines.protocols import About, Scorer
 from studio.pipelines.settings import Part
 
 NUMBERS = ("detector",)
+ASKED = {"detector": ("label", "dog")}
 Form = Literal["soft", "present"]
 
 

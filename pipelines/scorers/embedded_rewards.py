@@ -29,6 +29,7 @@ from studio.pipelines.scorers.base import asked
 from studio.pipelines.settings import Part
 
 NUMBERS = ("embedded-stated", "embedded-wish")
+ASKED = {"embedded-wish": ("wish", "colour=teal")}
 Answers = dict[str, list[str]]
 Wanted = dict[str, str]  # an answer for each attribute that counts
 

@@ -96,7 +96,7 @@ def batch(model: Backbone, here: Column, recipes: Sequence[Recipe]) -> Iterator[
     with ExitStack() as after:
         after.enter_context(torch.no_grad())
         walker = sampling.by_name(model, own.sampler)
-        adapter, strength = sample.load(model, here, after)
+        adapter, strength = sample.load(model, here, after, how.guidance.kind != "cfg")
         guidance = how.guidance if adapter else how.guidance.without_adapter()
         fast = guidance.kind == "cfg" and model.dtype == torch.float32
         after.enter_context(sample.acting(adapter, strength, fast))

@@ -115,6 +115,10 @@ def test_a_look_that_could_not_be_taken_in_time_is_taken_at_the_next_step() -> N
     assert [watch.due(step) for step in (5, 7, 8, 9)] == [False, False, True, True]
     watch.memory["guard"]["looked"] = 2
     assert [watch.due(step) for step in (3, 5, 6)] == [False, True, True]
+    watch.notes = ["who judges"]  # said with the next step, and no look is taken for it
+    assert watch.due(3)
+    assert watch.see(3) == reward_guard.Seen(messages=("who judges",))
+    assert not watch.due(3)
 
 
 def test_the_numbers_of_a_look(cheated: tuple[Run, list[Tick]]) -> None:
@@ -125,7 +129,9 @@ def test_the_numbers_of_a_look(cheated: tuple[Run, list[Tick]]) -> None:
     assert first["start/kl"] == 0
     assert "start/kl" not in ticks[7].numbers
     assert not wanted & ticks[4].numbers.keys()
-    assert "16 pictures of 2 held-out prompts every 4 steps" in " ".join(ticks[3].messages)
+    assert "16 pictures of 2 held-out prompts every 4 steps" in " ".join(ticks[0].messages)
+    assert not wanted & ticks[0].numbers.keys()
+    assert not ticks[1].messages
 
 
 def test_nothing_stops_a_run_whose_held_out_score_does_not_fall() -> None:

@@ -33,7 +33,10 @@ SINGLE = torch.float32
         ('ocr( encoder = "a, b" , revision=)', 1, "ocr", {"encoder": "a, b", "revision": ""}, None),
         ("hps-v2.1()", 1, "hps-v2.1", {}, "hps-v2.1"),
         ("3*my.own_rewards:cute", 3, "my.own_rewards:cute", {}, "my.own_rewards:cute"),
-        ("-2*https://judge:8/a?key=secret", -2, "https://judge:8/a?key=secret", {}, "judge/a"),
+        ("-2*https://judge:8/a?key=secret", -2, "https://judge:8/a?key=secret", {}, None),
+        ("http://judge/a/", 1, "http://judge/a/", {}, "judge/a"),
+        ("http://judge:8001/a", 1, "http://judge:8001/a", {}, "judge:8001/a"),
+        ("https://[::1]:8/a", 1, "https://[::1]:8/a", {}, "https://[::1]:8/a"),
     ],
 )
 def test_a_term_is_weight_name_and_settings(text: str, weight: float, name: str, given: dict[str, str], label: str):
@@ -43,6 +46,18 @@ def test_a_term_is_weight_name_and_settings(text: str, weight: float, name: str,
     if term.kind != "remote":
         again = parse(term.label)
         assert (again.weight, again.label) == (1, term.label)
+
+
+def test_judges_on_one_host_are_told_apart_and_no_label_holds_a_key():
+    judges = [f"{scheme}://judge{port}/a{query}" for scheme in ("http", "https") for port in ("", ":8", ":9")
+              for query in ("", "?style=ink", "?k=a1b2c3")]  # fmt: skip
+    terms = [parse(text) for text in Rewards(terms=tuple(judges)).terms]
+    assert len({term.label for term in terms}) == len(judges)
+    assert not [term for term in terms if "a1b2c3" in term.label + term.said]
+    for text in ("ftp://judge/a?k=a1b2c3", "http://judge:port/a?k=a1b2c3"):
+        with pytest.raises(ValueError, match="judge") as caught:
+            parse(text)
+        assert "a1b2c3" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +128,13 @@ def test_numbers_are_each_one_files():
     [
         ("hsp", "did you mean 'hps'"),
         ("jpeg", "gives jpeg-size, jpeg-soft-bits: name one"),
-        ("embedded-wish", "embedded_rewards gives embedded-stated"),
-        ("detector", "detector gives nothing.*label"),
-        ("hps-v2.0", "hps gives hps-v2.1.*version"),
+        (
+            "embedded-wish",
+            r"embedded_rewards gives embedded-stated: embedded-wish needs wish, e.g. embedded-wish\(wish=colour=teal\)",
+        ),
+        ("detector", r"detector gives nothing: detector needs label, e.g. detector\(label=dog\)"),
+        ("detector(form=present)", r"e.g. detector\(form=present, label=dog\)"),
+        ("hps-v2.0", r"hps gives hps-v2.1: hps-v2.0 needs version, e.g. hps-v2.0\(version=v2.0\)"),
         ("jpeg-size(qualty=3)", "no setting 'qualty'; did you mean 'quality'"),
         ("jpeg-size(quality=high)", "quality: Input should be a valid integer"),
         ("jpeg-size(quality=101)", "quality: Input should be less than or equal to 100"),
@@ -135,7 +154,8 @@ def test_what_cannot_be_a_reward_is_refused_in_one_line(text: str, reason: str):
 def test_settings_reach_the_scorer_and_files_stand_for_their_only_number():
     scorer = find(parse("jpeg size(quality=10)"), CPU, SINGLE)
     assert "quality 10" in scorer.about.preprocessing
-    assert find(parse("hps(version=v2.0)"), CPU, SINGLE).about.name == "hps-v2.0"
+    for text in ("hps(version=v2.0)", "hps-v2.0(version=v2.0)"):
+        assert find(parse(text), CPU, SINGLE).about.name == "hps-v2.0"
     assert find(parse("clip_image"), CPU, SINGLE).about.name == "clip-i"
 
 

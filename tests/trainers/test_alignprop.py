@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,22 @@ def test_above_the_margin_nothing_is_learnt() -> None:
     assert all(torch.allclose(3 * a, b, atol=1e-6) for a, b in zip(high.gradients(), plain, strict=True))
 
 
+def test_a_margin_that_every_reward_is_above_is_said() -> None:
+    one = lesson(margin=-1.0, steps=6)
+    ticks = list(one.ticks())
+    assert [tick.numbers["above"] for tick in ticks] == [1] * 6
+    assert [len(tick.warnings) for tick in ticks] == [0, 0, 0, 0, 1, 0]
+    assert "margin = -1: every reward of the last 5 updates was above it" in ticks[4].warnings[0]
+    ticks = list(lesson(margin=1.0, steps=6).ticks())
+    assert [(tick.numbers["above"], tick.warnings) for tick in ticks] == [(0, ())] * 6
+
+
+def test_a_margin_in_units_that_move_is_refused() -> None:
+    with pytest.raises(ValidationError, match="own units, .* set reward.standardise to no, or leave the margin out"):
+        lesson(margin=1.0, reward=HARD["reward"])
+    lesson(margin=1.0, reward={**HARD["reward"], "standardise": "no"})
+
+
 def test_a_reward_sees_pictures_once_in_their_range(tmp_path: Path) -> None:
     """0..1, black is 0 (public code halves the contrast), and what it sees is what a PNG of it holds."""
     cases.SEEN.clear()
@@ -233,7 +250,7 @@ def drawn_at(one: Lesson, position: int) -> Tensor:
 
 
 def test_rows_without_a_reward_are_left_out() -> None:
-    """Their NaN gradient too: what is left is the gradient of the others."""
+    """Their NaN gradient too: what is left is the gradient of the others. Means are of them, weighed by their share."""
     mixed = lesson(batch=3, reward={"terms": [REWARD("only_dogs")]})
     loss = mixed.loss()
     assert loss.idle == 0.0
@@ -242,17 +259,23 @@ def test_rows_without_a_reward_are_left_out() -> None:
     zero = lesson(batch=3, reward={"terms": [REWARD("dogs_else_nothing")]})
     whole = zero.loss()
     assert whole.numbers["unscored"] == 0
-    assert float(loss.numbers["reward"]) == pytest.approx(1.5 * float(whole.numbers["reward"]))
+    assert float(loss.numbers["reward"]) == pytest.approx(float(whole.numbers["reward"]))
+    told = loss.then({name: float(value) for name, value in loss.numbers.items()})  # type: ignore[misc]
+    assert told.numbers["reward"] == pytest.approx(1.5 * float(whole.numbers["reward"]))
     expected = torch.autograd.grad(1.5 * whole.value, zero.adapter.parameters())
     assert any(gradient.any() for gradient in found)
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_batch_without_any_reward_is_idle() -> None:
+def test_a_batch_without_any_reward_is_idle_and_said_and_has_no_number() -> None:
     one = lesson(prompts={"texts": ["a cat", "two cats"]}, reward={"terms": [REWARD("only_dogs")]}, steps=2)
     before = {name: p.detach().clone() for name, p in one.adapter.named_parameters().items()}
     ticks = list(one.ticks())
     assert [tick.numbers["idle"] for tick in ticks] == [1, 1]
+    assert [len(tick.warnings) for tick in ticks] == [1, 0]
+    assert "no picture of a batch could be scored" in ticks[0].warnings[0]
+    names = ("reward", "reward_std", f"reward/{REWARD('only_dogs')}")
+    assert all(math.isnan(tick.numbers[name]) for tick in ticks for name in names)
     assert all(torch.equal(p, before[name]) for name, p in one.adapter.named_parameters().items())
 
 

@@ -58,11 +58,11 @@ def test_more_steps_per_roll_out_leave_the_policy_and_are_safe_at_its_end() -> N
     assert len(set(values(ticks, "reward"))) == 1
 
 
-@pytest.mark.parametrize("group", [1, 4])
-def test_stopped_at_a_roll_out_and_resumed_equals_straight(group: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("group", "reward"), [(1, "redness"), (4, "redness"), (1, "redness+brightness")])
+def test_stopped_at_a_roll_out_and_resumed_equals_straight(group: int, reward: str, tmp_path: Path) -> None:
     """Every number and, at the end, all state: adapter, moments, and the rewards of each prompt."""
-    settings = {"steps": 8, "updates": 2, "rollout": 16, "buffer_size": 8, "min_count": 2, "beta": 0.01}
-    settings |= {"group": group}
+    settings: dict[str, Any] = {"steps": 8, "updates": 2, "rollout": 16, "buffer_size": 8, "min_count": 2}
+    settings |= {"group": group, "reward": reward, "beta": 0.01}
     straight = list(run("rlcm", **settings).ticks())
     one = run("rlcm", **settings)
     head = list(one.ticks(stop=lambda: len(one.memory.get("policy", {})) > 0))
@@ -300,7 +300,7 @@ def test_policy_and_path_together_are_the_whole_gradient_of_the_expected_reward(
         rollout = policy_value.Rollout(plan, drawn, rewards - rewards.mean(), ones, ones, {})
         config = SimpleNamespace(beta=0, logprob_reduction=reduction, clip_ratio=0.2, guidance_scale=1.0, pathwise=1.0)
         adapter = SimpleNamespace(trains_text=False)
-        studio: Any = SimpleNamespace(model=model, adapter=adapter, references=[], memory={}, reward=scored)
+        studio: Any = SimpleNamespace(model=model, adapter=adapter, memory={}, score=scored)
         rows = torch.arange(count)
         for action in range(len(plan.acting)):
             pairs = torch.stack([rows, torch.full((count,), action)], 1)
@@ -318,6 +318,37 @@ def test_policy_and_path_together_are_the_whole_gradient_of_the_expected_reward(
     reward_std = abs(slope) * A * SPREAD
     assert abs(found["terminal 1"].item()) < 4 * reward_std * (A + B) / after.S / 2 / math.sqrt(count) * 2
     assert found["terminal 1"].item() != 0
+
+
+def test_noise_after_the_end_has_no_gradient_on_average() -> None:
+    """Once with z and once with -z behind the same picture: what they teach is nothing, whatever it is worth."""
+    count, model = 64, Point()
+    law = Coefficients(1, A, B, 0.1, A, B)
+    plan = Plan(1.0, (Coefficients(9, 0, 1, SPREAD, 0, 1), Coefficients(1, A, B, 0.0, A, B)), law)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        states, log_probs, clean = plan.play(
+            model.predict, torch.zeros(count, 1, 1, 1), model.embed([]), generator, 1, "mean"
+        )
+    other = states.clone()
+    other[:, 2] = 2 * (A * states[:, 1] + B * model.theta.detach()) - states[:, 2]
+    worth = torch.randn(count, generator=generator).repeat(2)
+    drawn = Drawn(
+        ["a"] * 2 * count, torch.cat([states, other]), log_probs.repeat(2, 1), clean.repeat(2, 1, 1, 1), worth
+    )
+    rollout = policy_value.Rollout(plan, drawn, worth, torch.ones_like(worth), torch.ones_like(worth), {})
+    config = SimpleNamespace(beta=0, logprob_reduction="mean", clip_ratio=0.2, guidance_scale=1.0)
+    studio: Any = SimpleNamespace(model=model, adapter=SimpleNamespace(trains_text=False), memory={})
+
+    def taught(rows: Tensor) -> float:
+        pairs = torch.stack([rows, torch.ones_like(rows)], 1)
+        value, numbers = policy_rows.policy(config, studio, rollout, pairs, 1 / len(rows))
+        assert float(numbers["ratio"]) == pytest.approx(1, abs=1e-5)
+        return float(torch.autograd.grad(value, model.theta)[0])
+
+    alone = taught(torch.arange(count))
+    assert abs(alone) > 0.01
+    assert abs(taught(torch.arange(2 * count))) < 1e-4 * abs(alone)
 
 
 def scored(pictures: Tensor, *about: Any, update: bool = True) -> Scored:
