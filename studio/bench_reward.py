@@ -18,10 +18,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from studio import bench_reward_config, bench_reward_findings, bench_reward_lcm, bench_reward_measure
+from studio import bench_reward_config, bench_reward_fair, bench_reward_findings, bench_reward_lcm, bench_reward_measure
 from studio import bench_reward_plot as plot
 from studio import bench_reward_text as text
-from studio.bench_reward_cells import Cell, cells, chain, find, minutes
+from studio.bench_reward_cells import Cell, cells, chain, find, minutes, trials, winner
 from studio.bench_reward_config import Study
 from studio.compare_local import Local
 from studio.compare_workers import Outcome, Task
@@ -65,9 +65,13 @@ def run(bench: Bench, console: Console) -> int:
             return bench_reward_lcm.run(bench.out, bench.seeds or study.seeds, console)
         return one(find(study, bench.cell, bench.out, bench.config), console)
     asked = experiments(bench, study)
-    wanted = cells(study, recipes(study, asked), bench.seeds or study.seeds, bench.out, bench.config)
+    names = recipes(study, asked)
+    wanted = cells(study, names, bench.seeds or study.seeds, bench.out, bench.config)
+    tried = trials(study, names, bench.out, bench.config)
     if bench.dry_run:
-        return listed(wanted, bench, LCM in asked, console)
+        return listed([*tried, *wanted], bench, LCM in asked, console)
+    if code := together(tried, bench, False, console):  # what others have a setting from comes first
+        return code
     return together(wanted, bench, LCM in asked, console)
 
 
@@ -131,7 +135,11 @@ def together(wanted: Sequence[Cell], bench: Bench, lcm: bool, console: Console) 
 
 
 def one(cell: Cell, console: Console) -> int:
-    """Train a cell, after those that it goes on from, and measure it."""
+    """Train a cell, after those that it goes on from, and measure it. UsageError: its setting is still being tried."""
+    trial = cell.study.tried(cell.recipe)
+    if trial is not None and not cell.done and not winner(trial, cell):
+        names = ", ".join(f"{name}-{trial.seed}" for name in trial.runs)
+        raise UsageError(f"cell {cell.name}: its {trial.setting} comes from {names}, which must be done first")
     for each in chain(cell):
         if not each.done:
             console.print(f"{each.name}: training, about {minutes(each):.1f} minutes")
@@ -154,7 +162,9 @@ def page(bench: Bench, study: Study, console: Console) -> int:
     extra = list(bench_reward_lcm.lines(bench.out))
     if (bench.pages / MEMORY).is_file():
         extra += ["## memory", "", f"Measured apart, by allocations: [{MEMORY}]({MEMORY}).", ""]
-    text.write(text.page(study, runs, done, about, f"{file.stem}.png" if shown else "", extra), file)
+    extra += bench_reward_fair.gpu(bench.pages)
+    fair = list(bench_reward_fair.tried(study, bench.out, bench.config))
+    text.write(text.page(study, runs, done, about, f"{file.stem}.png" if shown else "", extra, fair), file)
     console.print(f"wrote {file}")
     return 0
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from studio.bench_reward_config import Recipe, Study
+from studio.bench_reward_config import Recipe, Study, Trial
+from studio.bench_reward_sheet import Sheet, gain
 from studio.config import RunConfig, layer, make, merge
 from studio.pipelines.errors import UsageError
 from studio.store import Run
@@ -60,6 +61,8 @@ class Cell:
         if about.config:  # a config of the studio's own: the study's base says nothing about it
             held, shared = dict(layer(self.file.parent / about.config)["settings"]), {}
         settings = merge(merge(shared, held), about.settings)
+        if (trial := self.study.tried(self.recipe)) and (best := winner(trial, self)):
+            settings[trial.setting] = self.study.run[best].settings[trial.setting]
         if self.before is not None:
             settings["start"] = str(self.before.run.folder)
         flags = {
@@ -71,6 +74,31 @@ class Cell:
 def cells(study: Study, names: Sequence[str], seeds: Sequence[int], out: Path, file: Path) -> list[Cell]:
     """The cells of recipes; all recipes with one seed before any with the next, so that a page can be written early."""
     return [Cell(study, name, seed, out, file) for seed in seeds for name in names]
+
+
+def trials(study: Study, names: Sequence[str], out: Path, file: Path) -> list[Cell]:
+    """The cells that recipes have a setting from, each once."""
+    asked = [one for one in study.trial if set(one.of) & set(names)]
+    return [Cell(study, name, one.seed, out, file) for one in asked for name in one.runs]
+
+
+def gains(trial: Trial, cell: Cell) -> dict[str, float]:
+    """By how much the number got better in each run of a trial that is measured, picture by picture."""
+    found = {}
+    for name in trial.runs:
+        one = Cell(cell.study, name, trial.seed, cell.out, cell.file)
+        steps = one.about.draw.steps
+        sheet = Sheet.read(one.run)
+        last = max(sheet.steps(steps), default=0)
+        if one.done and last and (changes := sheet.changes(trial.number, last, steps)):
+            found[name] = gain(changes, 1.0 if trial.better == "higher" else -1.0).value
+    return found
+
+
+def winner(trial: Trial, cell: Cell) -> str:
+    """The run of a trial that gained most; "" until all are measured."""
+    found = gains(trial, cell)
+    return max(found, key=lambda name: found[name]) if len(found) == len(trial.runs) else ""
 
 
 def minutes(cell: Cell) -> float:

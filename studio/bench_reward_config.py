@@ -83,10 +83,21 @@ class Hack(Part):
     experiment: str
     name: str
     run: Annotated[str, Field(description="With the guard")]
-    free: Annotated[str, Field(description="Without")]
+    free: Annotated[str, Field(description="Without, the same otherwise; empty: there is none")] = ""
     reward: Annotated[str, Field(description="The number that it cheats")]
     held_out: Annotated[str, Field(description="The number that the guard watches")]
     bar: Annotated[float, Field(gt=0, description="How far below the best seen it may end, as a share")] = 0.02
+
+
+class Trial(Part):
+    """Values of one setting, each tried with a seed that does not count; the better one is that of other runs."""
+
+    setting: Annotated[str, Field(description="Which, of the trainer's settings")] = "lr"
+    runs: Annotated[tuple[str, ...], Field(min_length=2, description="Runs that have a value of it each")]
+    seed: Annotated[int, Field(ge=0, description="Of the trials; no seed of the study")]
+    number: Annotated[str, Field(description="What is to gain most at their ends")]
+    better: Annotated[Better, Field(description="Which way is good")] = "higher"
+    of: Annotated[tuple[str, ...], Field(min_length=1, description="The runs that have the value then")]
 
 
 class Before(Part):
@@ -113,6 +124,7 @@ class Study(Part):
     sweep: tuple[Sweep, ...] = ()
     hack: tuple[Hack, ...] = ()
     before: tuple[Before, ...] = ()
+    trial: tuple[Trial, ...] = ()
 
     @model_validator(mode="after")
     def known(self) -> Study:
@@ -122,9 +134,15 @@ class Study(Part):
             raise ValueError(f"experiments: there is none of the name '{strange}'{registry.nearest(strange, found)}")
         named = {name: where for where, names in self.uses() for name in names}
         named |= {one.after: f"run {name}" for name, one in self.run.items() if one.after}
+        named |= {name: "trial" for one in self.trial for name in (*one.runs, *one.of)}
         for name, where in named.items():
             if name not in self.run:
                 raise ValueError(f"{where}: there is no run '{name}'{registry.nearest(name, self.run)}")
+        for one in self.trial:
+            if one.seed in self.seeds:
+                raise ValueError(f"trial.seed: {one.seed} is one of the seeds that count; take another")
+            if lacking := next((name for name in one.runs if one.setting not in self.run[name].settings), ""):
+                raise ValueError(f"trial: the run '{lacking}' has no {one.setting} of its own")
         return self
 
     def uses(self) -> list[tuple[str, tuple[str, ...]]]:
@@ -132,7 +150,7 @@ class Study(Part):
         return [
             *((one.experiment, (one.run, one.against)) for one in self.race),
             *((one.experiment, one.runs) for one in self.sweep),
-            *((one.experiment, (one.run, one.free)) for one in self.hack),
+            *((one.experiment, tuple(filter(None, (one.run, one.free)))) for one in self.hack),
             *((one.experiment, (one.run,)) for one in self.before),
         ]
 
@@ -141,6 +159,10 @@ class Study(Part):
         """The experiments, those that are named first."""
         found = dict.fromkeys(where for where, _ in self.uses())
         return list(dict.fromkeys([*(name for name in self.experiments if name in found), *found]))
+
+    def tried(self, run: str) -> Trial | None:
+        """The trial that a setting of a run comes from."""
+        return next((one for one in self.trial if run in one.of), None)
 
     def runs(self, experiment: str = "") -> list[str]:
         """The runs of an experiment, or of all, each once, in order."""

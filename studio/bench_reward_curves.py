@@ -39,8 +39,18 @@ class Curve:
         return [sign * point.numbers.get(number, math.nan) for point in self.points]
 
     def reach(self, number: str, level: float, unit: str, sign: float = 1.0) -> float | None:
-        """How many queries or seconds it took to the level; None where it is not reached."""
+        """How many queries or seconds it took to the level, between two checkpoints on the line; None: never."""
         return reach(self.along(unit), self.values(number, sign), level)
+
+    def there(self, number: str, level: float, unit: str, sign: float = 1.0) -> float | None:
+        """How many queries or seconds the first checkpoint at the level or above it took; None where there is none."""
+        both = zip(self.along(unit), self.values(number, sign), strict=True)
+        return next((x for x, value in both if value >= level), None)  # NaN is below any
+
+    def update(self, unit: str) -> float:
+        """Queries or seconds of one update, the least that learning can cost; 0 where only the start is measured."""
+        first = next((point for point in self.points if point.step), None)
+        return float(getattr(first, unit)) / first.step if first is not None else 0.0
 
     def at(self, number: str, unit: str, where: float) -> float:
         """The number after so many queries or seconds, between two checkpoints on the line through them."""
@@ -79,7 +89,8 @@ def clock(events: Iterable[Event]) -> dict[int, float]:
 
     A run of one thread took less where others used its core, or where it was held. Loading, previews, checkpoints'
     scores and the time between two starts do not count: a step after one of those takes the median of the others. A
-    step that a resumed run did again counts once.
+    step that a resumed run did again counts once. A roll-out lies in the step that learns from it first: it is drawn
+    when that step asks for its loss, after the event of the one before.
     """
     taken: dict[int, float | None] = {}
     before: Event | None = None
@@ -99,10 +110,12 @@ def clock(events: Iterable[Event]) -> dict[int, float]:
     return found
 
 
-def between(before: Event, after: Event) -> float:
-    """Seconds from one event to another of the same process."""
-    passed = after.time - before.time
-    return min(passed, after["busy"] - before["busy"]) if after.get("busy") and before.get("busy") else passed
+def between(before: Event, after: Event) -> float | None:
+    """Seconds from one event to another of the same process; None: it is another one, which counts from 0 again."""
+    passed, begun, ended = after.time - before.time, before.get("busy"), after.get("busy")
+    if begun is None or ended is None:
+        return passed
+    return None if ended < begun else min(passed, ended - begun)
 
 
 def asked(events: Iterable[Event]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""What the benchmark of rewards found: races to a level, sweeps, runs that were stopped, runs beside their start."""
+"""What the benchmark of rewards found: what each run left behind, sweeps, runs beside their start."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from statistics import fmean
 from typing import Literal
 
 from studio.bench_reward_cells import Cell, cells
-from studio.bench_reward_config import Before, Hack, Race, Study, Sweep
-from studio.bench_reward_curves import Curve, asked, clock, curve, looked, times
-from studio.bench_reward_measure import FRESH, Sheet
+from studio.bench_reward_config import Before, Study, Sweep
+from studio.bench_reward_curves import Curve, asked, clock, curve, looked
+from studio.bench_reward_sheet import FRESH, Sheet
 
-Verdict = Literal["holds", "does not hold", "undecided", "no data yet"]
+Verdict = Literal[
+    "holds", "does not hold", "undecided", "no data yet", "nothing gained to reach", "there from the start",
+    "goes back to the start",
+]  # fmt: skip
 LEAST = 3  # seeds
+BACK = "guard/back"  # in the numbers of a step's event
 DIVERSITY = ("diversity", "diversity/across")
 
 
 @dataclass(frozen=True)
 class Known:
     """What a finished, measured cell left behind. ended: why it was over before its last step; looks: of its guard, the
-    held-out numbers by step.
+    held-out numbers by step; back: the step that it went back to.
     """
 
     seed: int
@@ -31,6 +35,7 @@ class Known:
     sampler_steps: int
     ended: str = ""
     looks: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    back: int | None = None
 
     @property
     def each(self) -> float:
@@ -42,6 +47,10 @@ class Known:
     def last(self) -> int:
         """The last measured step."""
         return self.curve.points[-1].step
+
+    def changes(self, number: str) -> list[tuple[int, float]]:
+        """(prompt, change of a picture's number from the start to the end), of equal noise."""
+        return self.sheet.changes(number, self.last, self.sampler_steps)
 
     @property
     def fresh(self) -> dict[int, dict[str, float]]:
@@ -67,7 +76,9 @@ def known(cell: Cell, sheet: Sheet) -> Known:
     done = cell.run.last("done")
     made = curve(sheet.steps(steps), clock(events), asked(events))
     looks = {hack.held_out: looked(events, hack.held_out) for hack in cell.study.hack}
-    return Known(cell.seed, made, sheet, steps, str(done.get("ended") or "") if done is not None else "", looks)
+    ended = str(done.get("ended") or "") if done is not None else ""
+    back = next((int(event.numbers[BACK]) for event in reversed(events) if BACK in event.numbers), None)
+    return Known(cell.seed, made, sheet, steps, ended, looks, back)
 
 
 def pairs(runs: Runs, one: str, other: str) -> list[tuple[Known, Known]]:
@@ -79,69 +90,6 @@ def pairs(runs: Runs, one: str, other: str) -> list[tuple[Known, Known]]:
 def sign(better: str) -> float:
     """1 where more is better, -1 where less is."""
     return 1.0 if better == "higher" else -1.0
-
-
-@dataclass(frozen=True)
-class Lap:
-    """One seed of a race, in numbers of which more is better. start, level: where `against` begins and ends; theirs,
-    mine: the cost until the level; reached: whether the run is there at its end, else `mine` is all that it cost;
-    until: seconds of the run that ended first; ours, others: the number of both then.
-    """
-
-    seed: int
-    start: float
-    level: float
-    theirs: float
-    mine: float
-    reached: bool
-    until: float
-    ours: float
-    others: float
-
-    @property
-    def rose(self) -> bool:
-        """Whether there was a level to reach."""
-        return self.level > self.start and self.theirs > 0
-
-    @property
-    def ratio(self) -> float:
-        """How many times less it cost; at most, where it is not reached; infinite where it was there from the start."""
-        return self.theirs / self.mine if self.mine else math.inf
-
-
-def laps(race: Race, runs: Runs, gain: bool = False) -> list[Lap]:
-    """Every seed. gain: the level is as far above the run's own start as `against` ends above its own."""
-    return [lap(race, one, other, gain) for one, other in pairs(runs, race.run, race.against)]
-
-
-def lap(race: Race, one: Known, other: Known, gain: bool) -> Lap:
-    """One seed."""
-    way = sign(race.better)
-    ours, theirs = one.curve.values(race.number, way), other.curve.values(race.number, way)
-    level = theirs[-1]
-    wanted = level + (ours[0] - theirs[0] if gain else 0.0)
-    mine = one.curve.reach(race.number, wanted, race.unit, way)
-    until = min(known.curve.along("seconds")[-1] for known in (one, other))
-    then = [way * known.curve.at(race.number, "seconds", until) for known in (one, other)]
-    return Lap(
-        one.seed, theirs[0], level, other.curve.reach(race.number, level, race.unit, way) or 0.0,
-        one.curve.along(race.unit)[-1] if mine is None else mine, mine is not None, until, *then,
-    )  # fmt: skip
-
-
-def raced(found: Sequence[Lap], bar: float) -> Verdict:
-    """Whether it cost at least `bar` times less, by the interval over seeds."""
-    rows = [one for one in found if one.rose]
-    if not rows:
-        return "no data yet"
-    if len(rows) < max(LEAST, len(found)):
-        return "undecided"
-    if all(one.reached and one.ratio == math.inf for one in rows):
-        return "holds"
-    seen = times([one.ratio for one in rows], [one.seed for one in rows])
-    if all(one.reached for one in rows) and seen.low > bar:
-        return "holds"
-    return "does not hold" if seen.high < bar else "undecided"
 
 
 @dataclass(frozen=True)
@@ -186,57 +134,6 @@ def first(sweep: Sweep, runs: Runs) -> str:
         least = [name for name, at in gone.items() if at == min(gone.values())]
         firsts.add(least[0] if len(least) == 1 else "")
     return firsts.pop() if len(firsts) == 1 else ""
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """One seed of a run that cheats. ended: the guard's reason, "" where it did not stop the run; best_step: of the
-    guard's best look. start, best, back, free: the held-out number by other pictures than the guard's, at the start,
-    at that step, after the guard went back, and at the end of the run without a guard; of_all: the roll-back's share of
-    the best of all checkpoints, by the pictures that everything is measured with.
-    """
-
-    seed: int
-    step: int
-    ended: str
-    best_step: int
-    start: float
-    best: float
-    back: float
-    free: float
-    reward: float
-    free_reward: float
-    of_all: float
-
-    @property
-    def kept(self) -> float:
-        """The roll-back's share of the best seen."""
-        return self.back / self.best
-
-
-def stopped(hack: Hack, runs: Runs) -> list[Stopped]:
-    """Every seed."""
-    return [one_stopped(hack, *both) for both in pairs(runs, hack.run, hack.free)]
-
-
-def one_stopped(hack: Hack, one: Known, free: Known) -> Stopped:
-    """One seed."""
-    looks, again, wild = one.looks[hack.held_out], one.fresh, free.fresh[free.last]
-    best = max(looks, key=lambda step: looks[step])
-    start, peak, back = (again[step][hack.held_out] for step in (0, best, one.last))
-    values = one.curve.values(hack.held_out)
-    return Stopped(
-        one.seed, one.last, one.ended, best, start, peak, back, wild[hack.held_out],
-        again[one.last][hack.reward], wild[hack.reward], values[-1] / max(values),
-    )  # fmt: skip
-
-
-def held(found: Sequence[Stopped], bar: float) -> Verdict:
-    """Whether every seed was stopped, and is as good as the best seen."""
-    if not found:
-        return "no data yet"
-    good = all(one.ended and one.kept >= 1 - bar for one in found)
-    return ("holds" if len(found) >= LEAST else "undecided") if good else "does not hold"
 
 
 def change(before: Before, number: str, runs: Runs) -> list[tuple[int, float, float]]:

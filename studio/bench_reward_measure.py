@@ -5,11 +5,10 @@ The numbers are kept in the run's folder, `measured.json`, row by row: what is t
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from studio import start
 from studio.bench_reward_cells import Cell
 from studio.bench_reward_config import Drawing
 from studio.bench_reward_curves import looked
+from studio.bench_reward_sheet import FILE, FRESH, Row, Sheet, grouped
 from studio.choice_weights import holding, usable
 from studio.evaluation import references
 from studio.pipelines import attention, backbone, reward_guard_variety, rewards, sampling
@@ -26,49 +26,8 @@ from studio.pipelines.guidance import cfg
 from studio.pipelines.guidance_hearing import hearing, hears
 from studio.pipelines.protocols import Backbone
 from studio.precision import preferred
-from studio.store import Run
 
-FILE = "measured.json"
-FRESH = "fresh"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One checkpoint's numbers. kind: "" for the fixed seeds, "fresh" for others; seconds: of drawing one picture."""
-
-    step: int
-    sampler_steps: int
-    kind: str
-    numbers: dict[str, float]
-    seconds: float
-    pictures: int
-
-
-@dataclass
-class Sheet:
-    """All rows of a run."""
-
-    rows: list[Row] = field(default_factory=list)
-
-    @staticmethod
-    def read(run: Run) -> Sheet:
-        """Of a run's folder; empty where there is none."""
-        file = run.folder / FILE
-        return Sheet([Row(**row) for row in json.loads(file.read_text("utf-8"))] if file.is_file() else [])
-
-    def write(self, run: Run) -> None:
-        """Into the run's folder."""
-        run.write(FILE, json.dumps([asdict(row) for row in self.rows], indent=1) + "\n")
-
-    def get(self, step: int, sampler_steps: int, kind: str = "") -> Row | None:
-        """A row that is there."""
-        place = (step, sampler_steps, kind)
-        return next((row for row in self.rows if (row.step, row.sampler_steps, row.kind) == place), None)
-
-    def steps(self, sampler_steps: int, kind: str = "") -> dict[int, dict[str, float]]:
-        """The numbers by optimizer step."""
-        rows = sorted((row for row in self.rows if row.kind == kind), key=lambda row: row.step)
-        return {row.step: row.numbers for row in rows if row.sampler_steps == sampler_steps}
+__all__ = ["FILE", "FRESH", "Row", "Sheet", "draw", "measure", "wanted"]
 
 
 @dataclass
@@ -95,7 +54,8 @@ class Eye:
         with torch.no_grad():
             scored = self.reward(pictures, prompts, self.references or None)
         numbers = {name: float(values[values.isfinite()].double().mean()) for name, values in scored.raw.items()}
-        return Row(step, sampler_steps, kind, numbers | self.variety(pictures, prompts), seconds, len(prompts))
+        each = {name: grouped(values.double().tolist(), count) for name, values in scored.raw.items()}
+        return Row(step, sampler_steps, kind, numbers | self.variety(pictures, prompts), seconds, len(prompts), each)
 
 
 def measure(cell: Cell, say: Callable[[str], None]) -> Sheet:
@@ -134,12 +94,11 @@ def wanted(cell: Cell) -> list[tuple[int, int, str]]:
     steps, how = [0, *usable(cell.run.checkpoints)], cell.about.draw
     rows = [(step, how.steps, "") for step in steps]
     rows += [(step, other, "") for step in (steps[0], steps[-1]) for other in cell.about.also]
-    again: set[int] = set()  # where a guard's word is measured once more
+    again: set[int] = set()  # where a guard has looked, pictures that it has not seen
     for hack in cell.study.hack:
-        seen = looked(cell.run.events(), hack.held_out) if cell.recipe == hack.run else {}
-        again |= {0, max(seen, key=lambda step: seen[step])} if seen else set()
-        again |= {steps[-1]} if cell.recipe in (hack.run, hack.free) else set()
-    return rows + [(step, how.steps, FRESH) for step in sorted(again)]
+        again |= {0, *looked(cell.run.events(), hack.held_out), steps[-1]} if cell.recipe == hack.run else set()
+        again |= {0, steps[-1]} if cell.recipe == hack.free else set()
+    return rows + [(step, how.steps, FRESH) for step in sorted(again & set(steps))]
 
 
 def of_another_seed(cell: Cell, step: int, sampler_steps: int, kind: str) -> Row | None:

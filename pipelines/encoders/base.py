@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studio.pipelines import checkpoints
 from studio.pipelines.cache import Cache
-from studio.pipelines.encoders.files import load_or_refuse, pinned, place
+from studio.pipelines.encoders.files import load_or_refuse, pinned, place, said
 from studio.pipelines.encoders.framing import Framing, prepare, rows
 from studio.pipelines.errors import DataError
 
@@ -182,7 +182,7 @@ def forget() -> None:
 
 def name(source: str, revision: str) -> str:
     """How an encoder is named in tables and errors; a folder has no revision."""
-    return source if checkpoints.place(source)[1] else f"{source}@{pinned(source, revision)}"
+    return source if checkpoints.place(source)[1] else f"{source}@{said(source, revision)}"
 
 
 def precision(device: torch.device, dtype: torch.dtype) -> torch.dtype:

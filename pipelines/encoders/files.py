@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +16,18 @@ from studio.pipelines.errors import ModelError
 WANTED = ("*.json", "*.txt", "*.model", "model*.safetensors")
 WITHOUT = "name a folder that has it, or leave the scorer out"
 REVISION = "Commit, tag or branch of the hub id; empty: the pinned commit of an encoder known here, else main"
-PINNED = {
+COMMIT = re.compile("[0-9a-f]{40}")
+MOVING = " (not pinned)"  # after a revision that may be other weights tomorrow
+PINNED = {  # commits as public code names them; what is not among them is read at main, and says so in its id
     "openai/clip-vit-base-patch32": "b33cedfd0df4e43b8238760678fcc89e1a0d38b3",  # safetensors; its main has pickles
     "facebook/dinov2-base": "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
     "google/siglip-base-patch16-224": "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "yuvalkirstain/PickScore_v1": "a4e4367c6dfa7288a00c550414478f865b875800",
+    "xswu/HPSv2": "697403c78157020a1ae59d23f111aa58ced35b0a",
+    "THUDM/ImageReward": "5736be03b2652728fb87788c9797b0570450ab72",  # the hub calls its owner zai-org today
+    "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
+    "trl-lib/ddpo-aesthetic-predictor": "cf4bd10345610935a80a5d3be9a3133c50f121e4",
 }
 Result = TypeVar("Result")
 
@@ -26,6 +35,12 @@ Result = TypeVar("Result")
 def pinned(source: str, revision: str = "") -> str:
     """The revision that is meant: the one given, or else the pinned one, or else main."""
     return revision or PINNED.get(source, "main")
+
+
+def said(source: str, revision: str = "") -> str:
+    """`revision`, or the one that is meant, and whether it may move: in the records of results."""
+    found = pinned(source, revision)
+    return found if COMMIT.fullmatch(found) else found + MOVING
 
 
 def place(source: str, revision: str = "", wanted: Sequence[str] = WANTED) -> Path:

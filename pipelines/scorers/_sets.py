@@ -13,10 +13,11 @@ from studio.pipelines.encoders.base import Encoder
 from studio.pipelines.encoders.clip import clip
 from studio.pipelines.encoders.dino import dino
 from studio.pipelines.encoders.embedded import embedded
+from studio.pipelines.encoders.files import REVISION
 from studio.pipelines.scorers.base import asked
 from studio.pipelines.settings import Part
 
-IDS = {"dino": ("facebook/dinov2-base", "main"), "clip": ("openai/clip-vit-base-patch32", "refs/pr/15")}
+IDS = {"dino": ("facebook/dinov2-base", ""), "clip": ("openai/clip-vit-base-patch32", "")}  # at their pinned commits
 
 
 class View(Part):
@@ -27,18 +28,14 @@ class View(Part):
         Field(description="Kind of encoder; embedded, traits: the judges that come with the studio, for its own world"),
     ] = "dino"
     encoder: Annotated[str, Field(description="Folder or hub id of the encoder; empty: the usual one of its kind")] = ""
-    revision: Annotated[
-        str, Field(description="Commit, tag or branch of the hub id; empty: the usual one's, or main")
-    ] = ""
+    revision: Annotated[str, Field(description=REVISION)] = ""
 
     def open(self, device: torch.device, dtype: torch.dtype) -> Encoder:
         """The encoder; no weights are read yet. Raises ModelError when the embedded judges are not there."""
         if self.family in ("embedded", "traits"):
             return embedded(device, self.family == "traits")
-        usual, revision = IDS[self.family]
-        source = self.encoder or usual
         make = dino if self.family == "dino" else clip
-        return make(source, self.revision or (revision if source == usual else "main"), device, dtype)
+        return make(self.encoder or IDS[self.family][0], self.revision, device, dtype)
 
 
 def by_prompt(prompts: Sequence[str], images: Tensor, scorer: str) -> list[list[int]]:

@@ -38,7 +38,7 @@ class Config(Part):
     head: Annotated[
         str, Field(description=f"LAION's ten tensors: a file, or a folder or hub id with {FILE} (or .safetensors)")
     ] = "trl-lib/ddpo-aesthetic-predictor"
-    head_revision: Annotated[str, Field(description="Commit, tag or branch of the head's hub id; empty: main")] = ""
+    head_revision: Annotated[str, Field(description=REVISION)] = ""
 
 
 class Aesthetic:

@@ -20,6 +20,7 @@ from studio.pipelines.scorers.base import TextMatch
 from studio.pipelines.settings import Part
 
 NUMBERS = ("hps-v2.1", "hps-v2.0")
+ASKED = {"hps-v2.1": ("version", "v2.1"), "hps-v2.0": ("version", "v2.0")}
 
 
 class Config(Part):

@@ -1,0 +1,110 @@
+"""Races of the benchmark of rewards: what it cost two runs to come to one level of a held-out number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from studio.bench_reward_config import Race
+from studio.bench_reward_curves import times
+from studio.bench_reward_findings import LEAST, Known, Runs, Verdict, pairs, sign
+from studio.bench_reward_sheet import gain as gained
+from studio.evaluation.bootstrap import Interval
+
+
+@dataclass(frozen=True)
+class Lap:
+    """One seed of a race, in numbers of which more is better. start, level: where `against` begins and ends; gain: that
+    difference picture by picture; wanted: the level that the run is to come to; theirs, mine: the cost until then, by
+    the line between two checkpoints of `against` and by the run's first checkpoint there, at least an update of either;
+    reached: whether the run is there at its end, else `mine` is all that it cost; already: it is there untrained.
+    """
+
+    seed: int
+    start: float
+    level: float
+    gain: Interval
+    wanted: float
+    theirs: float
+    mine: float
+    reached: bool
+    already: bool
+
+    @property
+    def rose(self) -> bool:
+        """Whether there is a level to reach: what `against` gained is more than the noise of its pictures."""
+        return self.gain.low > 0
+
+    @property
+    def ratio(self) -> float:
+        """How many times less it cost; at most, where it is not reached."""
+        return self.theirs / self.mine if self.mine else math.nan
+
+
+def laps(race: Race, runs: Runs, gain: bool = False) -> list[Lap]:
+    """Every seed. gain: the level is as far above the run's own start as `against` ends above its own."""
+    return [lap(race, one, other, gain) for one, other in pairs(runs, race.run, race.against)]
+
+
+def lap(race: Race, one: Known, other: Known, gain: bool) -> Lap:
+    """One seed."""
+    way, number, unit = sign(race.better), race.number, race.unit
+    ours, theirs = one.curve.values(number, way), other.curve.values(number, way)
+    level = theirs[-1]
+    wanted = level + (ours[0] - theirs[0] if gain else 0.0)
+    there, cost = one.curve.there(number, wanted, unit, way), other.curve.reach(number, level, unit, way)
+    mine = one.curve.along(unit)[-1] if there is None else there
+    return Lap(
+        one.seed, theirs[0], level, gained(other.changes(number), way), wanted,
+        max(cost or 0.0, other.curve.update(unit)), max(mine, one.curve.update(unit)), there is not None, there == 0,
+    )  # fmt: skip
+
+
+def raced(found: Sequence[Lap], bar: float) -> Verdict:
+    """Whether it cost at least `bar` times less, by the interval over seeds; every seed must have a level to reach."""
+    rows = [one for one in found if one.rose]
+    if not rows:
+        return "nothing gained to reach" if found else "no data yet"
+    if all(one.already for one in rows):
+        return "there from the start"
+    if len(rows) < max(LEAST, len(found)) or any(one.already for one in rows):
+        return "undecided"
+    seen = times([one.ratio for one in rows], [one.seed for one in rows])
+    if all(one.reached for one in rows) and seen.low > bar:
+        return "holds"
+    return "does not hold" if seen.high < bar else "undecided"
+
+
+def pooled(race: Race, run: str, runs: Runs) -> Interval:
+    """What a run gained, picture by picture over all seeds, with an interval over prompts."""
+    changes = [change for known in runs.get(run, ()) for change in known.changes(race.number)]
+    return gained(changes, sign(race.better))
+
+
+@dataclass(frozen=True)
+class Equal:
+    """One seed of both runs when they have cost the same. where: as much; ours, theirs: gain over the own start; ahead:
+    how much better the run's number is than the other's.
+    """
+
+    seed: int
+    where: float
+    ours: float
+    theirs: float
+    ahead: float
+
+
+def equal(race: Race, unit: str, runs: Runs) -> list[Equal]:
+    """Every seed, when the cheaper of both is at its end."""
+    return [one_equal(race, unit, *both) for both in pairs(runs, race.run, race.against)]
+
+
+def one_equal(race: Race, unit: str, one: Known, other: Known) -> Equal:
+    """One seed."""
+    where, way = min(known.curve.along(unit)[-1] for known in (one, other)), sign(race.better)
+    (old, new), (before, after) = (
+        (way * known.curve.values(race.number)[0], way * known.curve.at(race.number, unit, where))
+        for known in (one, other)
+    )
+    return Equal(one.seed, where, new - old, after - before, new - after)
