@@ -14,11 +14,13 @@ LONGEST = 200  # letters of a word
 
 def keep(tab: str, names: Sequence[str]) -> str:
     """A script that keeps its inputs under these names; not before the tab has taken what was there."""
-    return f"""(...values) => {{
-  if (!window['studioTook-{tab}']) return;
-  const names = {json.dumps(list(names))};
-  localStorage.setItem('studio-{tab}', JSON.stringify(Object.fromEntries(names.map((name, at) => [name, values[at]]))));
-}}"""
+    return f"(...values) => {{ if (!window['studioTook-{tab}']) return; {stored(tab, names)} }}"
+
+
+def stored(tab: str, names: Sequence[str]) -> str:
+    """The statement that writes `values`."""
+    pairs = f"Object.fromEntries({json.dumps(list(names))}.map((name, at) => [name, values[at]]))"
+    return f"localStorage.setItem('studio-{tab}', JSON.stringify({pairs}));"
 
 
 def kept(tab: str) -> str:
@@ -27,9 +29,9 @@ def kept(tab: str) -> str:
     return f"() => {{ try {{ return {found}; }} catch {{ return {{}}; }} }}"
 
 
-def taken(tab: str) -> str:
-    """A script after which changes are kept."""
-    return f"() => {{ window['studioTook-{tab}'] = true; }}"
+def taken(tab: str, names: Sequence[str] = ()) -> str:
+    """A script after which changes are kept, and its inputs now: something may have been chosen in the meantime."""
+    return f"(...values) => {{ window['studioTook-{tab}'] = true; {stored(tab, names) if names else ''} }}"
 
 
 def word(found: Any, name: str) -> str:

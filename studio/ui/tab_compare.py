@@ -102,7 +102,7 @@ class Tab:
             load(told(self.names), self.listed, [self.runs, self.listed], **QUIET)
             came = load(told(self.arrive), self.kept, [self.back, *fields], js=kept.kept(NAME), **QUIET)
             drawn = came.then(told(self.look), ins, outs, **QUIET).then(told(self.opened), shown, single, **QUIET)
-            drawn.then(None, js=kept.taken(NAME), **QUIET)
+            drawn.then(None, fields, None, js=kept.taken(NAME, FIELDS), **QUIET)
 
     def arrive(self, found: Any, request: gr.Request) -> Any:
         """A page that was just opened: the fields as this browser had them, without the runs that are gone."""

@@ -110,7 +110,7 @@ def test_pictures_and_prompts_go_out_and_numbers_come_back_in_order(server: Serv
     found = reward(server)(images, prompts)
     wanted = (images * 255).round().mean((1, 2, 3)) + 1000 * torch.arange(18)
     torch.testing.assert_close(found.value, 2 * wanted, rtol=1e-6, atol=1e-2)
-    assert list(found.raw) == ["127.0.0.1/judge"]
+    assert list(found.raw) == [server.address.removeprefix("http://")]
     assert [len(given["pictures"]) for given in server.asked] == [16, 2]
     assert set(server.asked[0]) == {"pictures", "prompts"}
     assert found.warnings == ()
@@ -140,7 +140,7 @@ def test_tries_are_counted_and_some_states_do_not_change(server: Server, status:
     assert not found.good.any()
     assert len(server.asked) == times
     (warning,) = found.warnings
-    assert f"the judge at 127.0.0.1/judge did not answer (status {status})" in warning
+    assert f"the judge at {server.address.removeprefix('http://')} did not answer (status {status})" in warning
 
 
 @pytest.mark.parametrize("reply", [dripping, lambda handler, given: time.sleep(1.5)], ids=["drips", "is silent"])
