@@ -136,9 +136,9 @@ def test_a_job_outlives_its_server_and_the_next_one_knows_it(queue: Queue):
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert queue.get(job.id).state == "running"
     server(queue).tick()
-    assert len(starts(queue)) == 1
     go.touch()
     until(lambda: queue.get(job.id).end)
+    assert len(starts(queue)) == 1
     found = queue.get(job.id)  # nobody was there to see its exit code: its last event says it
     assert (found.state, found.code) == ("done", None)
 
