@@ -15,6 +15,7 @@ from rich.console import Console
 from studio import (
     bench_cost,
     bench_methods,
+    bench_records,
     cli,
     compare,
     compare_dry,
@@ -302,6 +303,22 @@ def test_the_same_command_does_only_what_is_missing(done: tuple[Path, Path, Here
     failed = [cell.name for cell in made.cells if made.outcomes[cell.name].status == "failed"]
     assert sorted(pool.names) == sorted([*failed, "consistency-seed-1.draws"])
     assert pictures == {path: path.stat().st_mtime_ns for path in (runs / "small").rglob("pictures/*/*.png")}
+
+
+def test_restored_records_count_as_done_and_say_the_same(
+    done: tuple[Path, Path, Here, compare.Study], tmp_path: Path
+) -> None:
+    file, runs, _, made = done
+    bench_records.keep(runs / "small", tmp_path / "small.tar.xz")
+    bench_records.restore(tmp_path / "small.tar.xz", tmp_path / "small")
+    pool = Here()
+    with Show("plain") as show:
+        again = compare.compare(file, lambda: pool, show, tmp_path)
+    failed = [cell.name for cell in made.cells if made.outcomes[cell.name].status == "failed"]
+    assert sorted(pool.names) == sorted([*failed, "consistency-seed-1.draws"])  # which keeps what it has
+    assert methods_values.tables(again) == methods_values.tables(made)
+    assert again.unjudged == {}
+    assert not list(tmp_path.glob("small/*/adapter.safetensors"))
 
 
 def test_the_page_is_computed_and_keeps_what_a_person_wrote(
