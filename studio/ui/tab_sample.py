@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import gradio as gr
 from gradio.context import Context
 
 from studio.pipelines.errors import StudioError
-from studio.ui import drawable, drawn, drawn_files, recipe_reading, sample_form
+from studio.ui import drawable, drawn, drawn_files, kept, recipe_reading, sample_form
 from studio.ui import tab_sample_parts as parts
 from studio.ui.drawing_room import ROOM, Frame
 from studio.ui.place import Place, Where
@@ -22,13 +21,7 @@ from studio.ui.tab_answers import BUSY, QUIET, told
 from studio.ui.words import EMPTY, shown
 
 LEND = 120  # seconds of a GPU for one drawing on ZeroGPU
-DRAFT = "studio-sample-draft"  # in the browser: the fields. Not gr.BrowserState: in a tab not yet seen that is empty
-KEEP = f"""(...values) => {{
-  const names = {json.dumps(FIELDS)};
-  const draft = Object.fromEntries(names.map((name, place) => [name, values[place]]));
-  if (window.studioSample) localStorage.setItem('{DRAFT}', JSON.stringify(draft));  // not the fields as they are built
-}}"""
-KEPT = f"() => {{ try {{ return JSON.parse(localStorage.getItem('{DRAFT}')) ?? {{}}; }} catch {{ return {{}}; }} }}"
+NAME = "sample"  # what the browser remembers is called so
 
 
 class Tab:
@@ -63,12 +56,12 @@ class Tab:
         self.pictures.select(told(self.choose), self.files, [self.chosen, self.again, self.command], **QUIET)
         self.again.click(told(self.restore), [self.chosen, *form], [self.said, *form], **BUSY)
         self.drop.upload(told(self.dropped), [self.drop, *form], [self.said, self.drop, *form], **BUSY)
-        gr.on([field.change for field in form], None, form, None, js=KEEP, **QUIET)
+        gr.on([field.change for field in form], None, form, None, js=kept.keep(NAME, FIELDS), **QUIET)
         self.fields["sources"].focus(told(self.choices), None, self.fields["sources"], **QUIET)
         if Context.root_block is not None:
             there = [self.said, *gallery, *form]
-            opened = Context.root_block.load(told(self.arrive), self.kept, there, js=KEPT, **QUIET)
-            opened.then(None, js="() => { window.studioSample = true; }", **QUIET)
+            opened = Context.root_block.load(told(self.arrive), self.kept, there, js=kept.kept(NAME), **QUIET)
+            opened.then(None, js=kept.taken(NAME), **QUIET)
 
     def draw(self, request: gr.Request, *values: Any) -> Iterator[Any]:
         """Frame by frame: the bar, what is said, estimates, pictures, and the buttons."""

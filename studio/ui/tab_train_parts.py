@@ -31,6 +31,11 @@ LOOK = """
 .gradio-container { overflow: clip !important; }
 @media (min-width: 900px) {
   #train-side { position: sticky; top: 1rem; align-self: flex-start; max-height: 96vh; overflow-y: auto; }
+}
+@media (max-width: 899px) {
+  #train-go { position: fixed; inset: auto 0 0 0; z-index: 30; gap: 4px; padding: 8px 10px; max-height: 45vh;
+    overflow-y: auto; background: var(--body-background-fill); border-top: 1px solid var(--border-color-primary); }
+  #train-side { padding-bottom: 72px; }
 }"""  # what is planned and started stays in sight of a long form
 
 
@@ -185,15 +190,14 @@ def settings() -> dict[str, Any]:
 
 def start() -> dict[str, Any]:
     """The plan, the start button, and the command that does the same."""
-    made: dict[str, Any] = {
-        "problem": gr.Markdown(elem_id="train-problem"),
-        "plan": gr.Markdown(NONE, elem_id="train-plan"),
-        "start": gr.Button("Start training", variant="primary", elem_id="train-start"),
-        "fresh": gr.Checkbox(
-            label=f"{FRESH}, even if one of this name is there to go on with", value=False, elem_id="train-fresh"
-        ),
-        "status": gr.Markdown(elem_id="train-status"),
-    }
+    made: dict[str, Any] = {"plan": gr.Markdown(NONE, elem_id="train-plan")}
+    with gr.Column(elem_id="train-go"):
+        made["problem"] = gr.Markdown(elem_id="train-problem")
+        made["start"] = gr.Button("Start training", variant="primary", elem_id="train-start")
+        made["status"] = gr.Markdown(elem_id="train-status")
+    made["fresh"] = gr.Checkbox(
+        label=f"{FRESH}, even if one of this name is there to go on with", value=False, elem_id="train-fresh"
+    )
     made["command"] = gr.Code(
         label="The command that does the same",
         value=NO_COMMAND,

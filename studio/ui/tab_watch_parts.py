@@ -19,7 +19,9 @@ FAR = 10_000  # previews a slider may count: a page that was open before the ser
 LOOK = """
 #watch-previews .grid-wrap { min-height: 0; max-height: none; }
 #watch-previews .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(16rem, 45%), 1fr)) !important; }
-"""  # pairs stay beside each other, also on a phone
+[id^=watch-]:has(> .vega-embed) { display: flex; flex-direction: column; }
+[id^=watch-] > .vega-embed { flex: 1 1 0; min-height: 0; }
+"""  # pairs stay beside each other, also on a phone, and a label of two lines leaves a curve its axis
 ASKS = (("stop", "Stop and save", "stop"), ("resume", "Resume", "primary"), ("sample-now", "Sample now", "secondary"),
         ("roll-back", "Roll back to the best", "secondary"))  # fmt: skip
 STATUS = """

@@ -34,5 +34,7 @@ def test_what_is_typed_while_the_form_is_drawn_anew_is_kept(server: Server, page
         page.locator("#train-command", has_text=said).wait_for(timeout=WAIT)
     assert not failed
     page.locator("#train-reset").click()
-    page.wait_for_function("document.querySelector('#setting-steps input').value !== '37'", timeout=WAIT)
+    for field, value in (("steps", "37"), ("data-trigger", "zorp")):
+        there = f"document.querySelector('#setting-{field} :is(input, textarea)').value"
+        page.wait_for_function(f"{there} && {there} !== '{value}'", timeout=WAIT)
     assert trigger.first.input_value() == "sks"
