@@ -25,7 +25,7 @@ from studio.pipelines.errors import DataError
 from studio.pipelines.layouts import Listing
 from studio.pipelines.settings import Part
 
-FROM_PROMPT = ("missing", "empty")  # sources of captions
+FROM_PROMPT, CLASS = ("missing", "empty"), "{class_word}"  # sources of captions, and a place in the prompt
 
 
 class Sides(Protocol):
@@ -176,10 +176,13 @@ class Pictures(Part):
         if self.zooms and any(example.said_base for example in examples):
             yield "zooms change captions: the caption's twin stands in for the base captions that the folder brings"
         filled, triggers = any(place in self.prompt for place in PLACES), {trigger for trigger, _ in words if trigger}
-        if filled and any(not any(example.words) and example.source in FROM_PROMPT for example in examples):
+        asked = [example.words for example in examples if example.source in FROM_PROMPT]
+        if filled and not all(any(pair) for pair in asked):
             yield "no trigger and no class word: nothing in the prompt calls the subject; give one (--class-word dog)"
         elif triggers and not any(trigger in example.caption for example in examples for trigger in triggers):
             yield f"no caption has the trigger {self.trigger!r}"
+        elif CLASS in self.prompt and not all(word for _, word in asked):
+            yield "no class word: captions call the subject by its trigger alone; say what it is (--class-word dog)"
 
 
 def nothing_usable(folder: Path | None, rejected: Sequence[Rejected]) -> str:

@@ -25,7 +25,7 @@ def checked(config: RunConfig, place: Place | None = None) -> RunConfig:
 
     if place is not None:
         place.may_train()
-        for term in getattr(getattr(config.settings, "reward", None), "terms", ()) if place.space else ():
+        for term in terms(config) if place.space else ():
             refuse_code(term)
     check_paths(Path("the settings"), config, lambda flag: "")
     config = subjects.resolve(config)
@@ -48,6 +48,12 @@ def places(config: RunConfig) -> Iterator[tuple[str, Path]]:
             yield key, Path(str(value))
     if Path(config.model).exists():
         yield "model", Path(config.model)
+
+
+def terms(config: RunConfig) -> Iterator[str]:
+    """All terms that a run by rewards would build: what it learns from, and its guard's judges."""
+    for part in ("reward", "guard"):
+        yield from getattr(getattr(config.settings, part, None), "terms", ())
 
 
 def refuse_code(term: str) -> None:

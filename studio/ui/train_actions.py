@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from studio.pipelines.errors import DataError, StudioError, UsageError
 from studio.ui import draft as drafts
-from studio.ui import goals, plan_line
+from studio.ui import goals, jobs_trust, plan_line
 from studio.ui.draft import Draft
 from studio.ui.train_look import FOLDER, plain, trouble
 
@@ -100,13 +100,13 @@ def sound(config: RunConfig, place: Place) -> RunConfig:
     if data.folder is None and type(data).__name__ == "Pictures":
         raise DataError("no pictures yet: drop some above, name a folder, or take an example subject")
     existing(str(data.folder or ""), place)  # it may be gone since it was chosen
+    refuse_code(jobs_trust.terms(config), place)
     reward = getattr(config.settings, "reward", None)
     if reward is None:
         return config
     terms: tuple[str, ...] = reward.terms
     if not terms and config.trainer == "lcm" and not getattr(config.settings, "beta", 0):
         return config  # plain distillation
-    refuse_code(terms, place)
     blind = without_gradient(terms)
     if blind and config.trainer == "alignprop":
         said = "choose the method ddpo, which learns by trying, or take the term out"
@@ -116,8 +116,6 @@ def sound(config: RunConfig, place: Place) -> RunConfig:
 
 def refuse_code(terms: Iterable[str], place: Place) -> None:
     """Raises UsageError on a Space for a term that would run a stranger's code."""
-    from studio.ui import jobs_trust
-
     for term in terms if place.space else ():
         jobs_trust.refuse_code(term)
 

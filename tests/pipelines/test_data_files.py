@@ -338,6 +338,24 @@ def test_a_prompt_that_calls_nothing_is_warned_of(tmp_path, settings, sidecar, t
     assert "has the trigger ''" not in warnings
 
 
+@pytest.mark.parametrize(
+    ("settings", "sidecar", "told"),
+    [
+        ({}, "", True),
+        ({"class_word": "dog"}, "", False),
+        ({"trigger": ""}, "", False),  # then nothing calls the subject, which is said instead
+        ({}, "a photo of sks teapot", False),
+        ({"prompt": "{trigger}"}, "", False),
+    ],
+    ids=str,
+)
+def test_a_subject_without_a_class_is_warned_of(tmp_path, settings, sidecar, told):
+    paint(tmp_path / "a.png")
+    if sidecar:
+        (tmp_path / "a.txt").write_text(sidecar)
+    assert ("no class word" in " | ".join(read(tmp_path, **settings).warnings).replace("no trigger and no", "")) == told
+
+
 def test_the_systems_own_folders_and_endless_ones_are_refused(tmp_path, monkeypatch):
     began = time.monotonic()
     for folder in data_walk.SYSTEM:

@@ -78,9 +78,13 @@ def test_a_stranger_on_a_space_starts_nothing_and_names_no_code(place: Place, tm
         with pytest.raises(UsageError, match="sign in"):
             ask()
     user = Place(tmp_path / "runs", (tmp_path,), tmp_path, owner="me", space=True)
-    code = {"trainer": "alignprop", "model": "toy", "alignprop": {"reward": {"terms": ["os:getcwd"]}}}
-    with pytest.raises(UsageError, match="the studio's own scorers"):
-        start_run(code, user)
+    for code in (
+        {"reward": {"terms": ["os:getcwd"]}},
+        {"reward": {"terms": ["colourfulness"]}, "guard": {"terms": ["os:getcwd"]}},
+        {"reward": {"terms": ["colourfulness"]}, "guard": {"terms": ["http://127.0.0.1:1/judge"]}},
+    ):
+        with pytest.raises(UsageError, match="the studio's own scorers"):
+            start_run({"trainer": "alignprop", "model": "toy", "alignprop": code}, user)
 
 
 @pytest.mark.parametrize("name", ["", "..", "../one", "/tmp", "none"])
