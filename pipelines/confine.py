@@ -33,6 +33,13 @@ def permitted(path: Path, what: str, error: type[StudioError] = UsageError) -> P
     raise error(f"{what} = {ascii(str(path)[:200])} is outside of {', '.join(map(str, roots))} (STUDIO_ROOTS)")
 
 
+def trusts_code() -> bool:
+    """Whether a reward may be a Python function or another server's: not where strangers say what runs, unless who
+    opened the place for them (STUDIO_ROOTS) said so too (STUDIO_CODE=1).
+    """
+    return not os.environ.get("STUDIO_ROOTS") or os.environ.get("STUDIO_CODE") == "1"
+
+
 def inside(root: Path, name: str | Path, error: type[StudioError] = UsageError, where: str = "") -> Path:
     """`root / name`, for a name out of a file or a page.
 

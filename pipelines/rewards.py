@@ -8,7 +8,6 @@ its weight: the ranges of published rewards differ a hundredfold. Those two numb
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from studio.pipelines import rewards_blame, rewards_find, rewards_python, rewards_remote, rewards_running
+from studio.pipelines.confine import trusts_code
 from studio.pipelines.errors import DataError, UsageError
 from studio.pipelines.protocols import Scorer
 from studio.pipelines.rewards_scored import Scored
@@ -159,10 +159,10 @@ def build(config: Rewards, device: torch.device, dtype: torch.dtype, differentia
 def weighted(term: Term, config: Rewards, device: torch.device, dtype: torch.dtype) -> Weighted:
     """A term with its scorer. Raises UsageError."""
     scorer: Scorer
-    if term.kind != "scorer" and os.environ.get("STUDIO_ROOTS"):
+    if term.kind != "scorer" and not trusts_code():
         raise UsageError(
             f"reward term '{term.said}': here, where strangers say what runs (STUDIO_ROOTS), no term imports code or "
-            "sends pictures away: use a scorer"
+            "sends pictures away: use a scorer, or set STUDIO_CODE=1 where you trust them"
         )
     if term.kind == "python":
         scorer = rewards_python.Callable(term)

@@ -43,7 +43,8 @@ class Phase:
 class Plan:
     """The prediction: bytes on `device` per phase, bytes of disk by kind, seconds.
 
-    free: bytes the run can have; speed: where `step` (seconds per step) comes from; notes: what stands on a guess.
+    free: bytes the run can have; speed: where `step` (seconds per step) comes from; notes: what stands on a guess;
+    room: free bytes where the run will lie, 0 where nobody says.
     """
 
     device: str
@@ -54,6 +55,7 @@ class Plan:
     total: float
     speed: str
     notes: tuple[str, ...] = field(default=())
+    room: int = 0
 
     def phase(self, name: str) -> Phase:
         """The phase of a name."""
@@ -67,6 +69,11 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.peak.peak <= self.free
+
+    @property
+    def full(self) -> bool:
+        """Whether the disk has no room for what the run writes."""
+        return 0 < self.room < sum(self.disk.values())
 
     def predicted(self) -> dict[str, int]:
         """Peak bytes by phase."""
@@ -116,6 +123,7 @@ def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Pla
         total=config.settings.steps * seconds + drawn,
         speed=speed,
         notes=tuple(rehearsal.notes),
+        room=plan_disk.room(config.runs.absolute()),
     )
 
 

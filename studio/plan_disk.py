@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from studio import checkpoints, subjects
 from studio.config import RunConfig
@@ -86,8 +87,7 @@ def refuse(config: RunConfig, model: Backbone, data: Iterable[Dataset | None], r
     model: with its adapter; data: the pictures, which the cache will hold; run: with what an earlier start left.
     """
     place = next(folder for folder in (run.folder, *run.folder.parents) if folder.is_dir())
-    there = shutil.disk_usage(place)
-    free = there.free if there.total else sys.maxsize  # some file systems do not say
+    free = room(place) or sys.maxsize
     need = least(config, model, data, checkpoints.steps(run.checkpoints))
     if sum(need.values()) <= free:
         return
@@ -99,6 +99,12 @@ def refuse(config: RunConfig, model: Backbone, data: Iterable[Dataset | None], r
             f"not enough disk in {place}: the run writes at least {words(total)} ({parts}), {words(free)} are free; "
             "make room, keep fewer checkpoints (keep_last), or give other --runs"
         )
+
+
+def room(place: Path) -> int:
+    """Free bytes where a folder is, or will be; 0 where the file system does not say."""
+    there = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.is_dir()))
+    return there.free if there.total else 0
 
 
 def words(size: int) -> str:

@@ -40,6 +40,8 @@ def show(config: RunConfig, plan: Plan, way: Sequence[str]) -> None:
     rows.append(("", "", ""))
     taken = ", ".join(f"{name} {size(count)}" for name, count in plan.disk.items() if count)
     rows.append(("disk", size(sum(plan.disk.values())), taken))
+    if plan.full:
+        rows.append(("", size(plan.room), "free there: does not fit"))
     rows.append(("time", clock(plan.total), f"{plan.step:.3g} s per step; {plan.speed}"))
     table.show(rows, {"fits": "green", "does not fit": "red"})
     for note in plan.notes:

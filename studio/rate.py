@@ -56,6 +56,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def lasting(seconds: float) -> str:
+    """`45 s`, `8 min 1 s`, `2 h 5 min` or `12 days`."""
+    whole = int(seconds + 0.5)
+    for unit, name, least, rest in ((86400, "days", 2 * 86400, ""), (3600, "h", 3600, "min"), (60, "min", 90, "s")):
+        if whole >= least:
+            more = whole % unit // (60 if rest == "min" else 1)
+            return f"{whole // unit:,} {name}" + (f" {more} {rest}" if rest and more else "")
+    return f"{whole} s"
+
+
 def memory() -> str:
     """The peak memory so far: the accelerator's where one is used, else the process's."""
     torch = sys.modules.get("torch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from studio import plan, plan_show, start
 from studio.config import RunConfig, make
 from studio.pipelines.adapters import files, lora
 from studio.pipelines.toy import Toy
+from studio.rate import lasting
+from studio.ui import plan_line
 
 CPU = torch.device("cpu")
 
@@ -60,3 +63,16 @@ def test_without_weights_too() -> None:
     parameters = model.adapter.parameters()
     assert {parameter.device.type for parameter in parameters} == {"meta"}
     assert sum(p.numel() for p in parameters) == sum(t.numel() for t in load_file(file).values())
+
+
+def test_a_disk_without_room_is_said_beside_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = config("dreambooth", steps=10**9, save_every=100, keep_last=0)
+    made = plan.of(wanted.model_copy(update={"runs": tmp_path / "not" / "there"}))
+    assert made.room == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert made.full
+    plan_show.show(wanted, made, ())
+    assert "free there: does not fit" in capsys.readouterr().out
+    said = plan_line.words(made, [])
+    assert said.startswith("**Does not fit on the disk.**")
+    assert f"About {lasting(made.total)}" in said
+    assert plan_line.words(plan.of(config("dreambooth")), []).startswith("**Fits.**")

@@ -11,7 +11,7 @@ import pytest
 
 from studio.events import Event
 from studio.progress import Progress, words
-from studio.rate import Rate, clock
+from studio.rate import Rate, clock, lasting
 
 START = 1_000_000.0
 EVENTS = [
@@ -101,3 +101,12 @@ def test_the_rate_is_that_of_the_last_minute_and_the_mean_is_unbiased():
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (61.9, "1:01"), (3725, "1:02:05")])
 def test_times_read_as_clocks(seconds: float, words: str):
     assert clock(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (89.4, "89 s"), (90, "1 min 30 s"), (481, "8 min 1 s"), (1620, "27 min"), (3600, "1 h"),
+     (7530, "2 h 5 min"), (50 * 3600, "2 days"), (1e9, "11,574 days")],
+)  # fmt: skip
+def test_times_in_a_sentence_have_units(seconds: float, words: str):
+    assert lasting(seconds) == words

@@ -32,6 +32,8 @@ class Options:
     """Runs at once; the others wait in the queue."""
     max_upload: int = 1024
     """MiB that one upload may have."""
+    allow_code: bool = False
+    """Rewards may be Python functions and judges over HTTP: what is said on the page is run on this machine."""
     open: bool = False
     """Open a browser."""
 
@@ -46,8 +48,12 @@ def main(args: list[str]) -> int:
     if options.lanes < 1 or options.max_upload < 1:
         raise UsageError("--lanes and --max-upload start at 1")
     from studio.ui.place import home
-    from studio.ui.safety import users
+    from studio.ui.safety import is_local, users
     from studio.ui.serve import Service, serve
+
+    host = options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    if options.allow_code and not is_local(host):
+        raise UsageError(f"--allow-code is for this machine's own page: on {host} whoever signs in could run any code")
 
     named = tuple(Path(root) for root in os.environ.get("STUDIO_ROOTS", "").split(os.pathsep) if root)
     for folder in options.data:
@@ -59,19 +65,22 @@ def main(args: list[str]) -> int:
             where=lambda request: place,
             base=place.runs,
             roots=place.roots,
-            host=options.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
-            port=options.port or port_of(os.environ.get("GRADIO_SERVER_PORT", "")),
+            host=host,
+            port=port_of(
+                str(options.port or os.environ.get("GRADIO_SERVER_PORT", "")), "--port" if options.port else ""
+            ),
             users=users(options.auth, os.environ),
             upload=options.max_upload,
             lanes=options.lanes,
             browser=options.open,
+            code=options.allow_code,
         )
     )
     return 0
 
 
-def port_of(text: str) -> int | None:
-    """A port out of the environment; None where it says none. Raises UsageError."""
-    if text and not text.isdigit():
-        raise UsageError(f"GRADIO_SERVER_PORT = {text[:20]!r} should be a number")
+def port_of(text: str, said: str = "") -> int | None:
+    """A port as a person or the environment says it; None where they say none. Raises UsageError."""
+    if text and not (text.isdigit() and 0 < int(text) < 2**16):
+        raise UsageError(f"{said or 'GRADIO_SERVER_PORT'} = {text[:20]!r} should be a number from 1 to 65535")
     return int(text) if text else None

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from studio.pipelines.confine import is_inside
-from studio.ui.safety import LOCAL, Bucket
+from studio.ui.safety import LOCAL, WHO, Bucket
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -105,6 +105,7 @@ class Guard:
             await say(send, *refusal, extra)
             return
 
+        WHO.set((scope.get("client") or ("",))[0])
         file = scope["path"].removeprefix("/gradio_api").startswith(FILES)
 
         async def with_headers(message: MutableMapping[str, Any]) -> None:

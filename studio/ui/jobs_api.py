@@ -100,8 +100,8 @@ def fetch_adapter(name: str, place: Place, kind: str = "diffusers") -> Path:
 
 def found(name: str, place: Place) -> Run:
     """A run of this place by its plain name, never by a path. Raises UsageError."""
-    if not NAME.fullmatch(name):
-        raise UsageError(f"'{name[:80]}' is not a run's name: letters, digits, '.', '_' and '-'")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise UsageError(f"{str(name)[:80]!r} is not a run's name: letters, digits, '.', '_' and '-'")
     return Store(place.runs.absolute()).open(name)
 
 
@@ -109,6 +109,8 @@ def configured(settings: str | Mapping[str, Any], runs: Path) -> Any:
     """The config of a request. Raises UsageError, also where it would have runs written elsewhere."""
     from studio.config import layer, make
 
+    if not isinstance(settings, (str, Mapping)):
+        raise UsageError('the settings should be a JSON object, {"trainer": ..., ...}, or {"toml": "..."}')
     if isinstance(settings, str):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "config.toml")

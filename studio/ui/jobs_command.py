@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from studio.pipelines.confine import is_inside
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
+    from studio.ui.place import Place
 
 NONE = "none"  # as TOML has it
 PLACES = ("trainer", "model", "run", "runs", "seed")  # the top level, in this order
+
+
+def at_home(config: RunConfig, place: Place) -> RunConfig:
+    """A Space's config for a machine of one's own: runs lie in `runs`, uploaded pictures in a folder `pictures`."""
+    data = config.settings.data
+    uploaded = data.folder is not None and is_inside(place.uploads, Path(data.folder))
+    mine = data.model_copy(update={"folder": Path("pictures")}) if uploaded else data
+    settings = config.settings.model_copy(update={"data": mine})
+    return config.model_copy(update={"runs": Path("runs"), "settings": settings})
 
 
 def command(config: RunConfig) -> str:

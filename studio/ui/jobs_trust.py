@@ -25,8 +25,8 @@ def checked(config: RunConfig, place: Place | None = None) -> RunConfig:
 
     if place is not None:
         place.may_train()
-        for term in terms(config) if place.space else ():
-            refuse_code(term)
+        for term in terms(config):
+            refuse_code(term, place)
     check_paths(Path("the settings"), config, lambda flag: "")
     config = subjects.resolve(config)
     if place is not None:  # before a file of them is opened
@@ -56,9 +56,17 @@ def terms(config: RunConfig) -> Iterator[str]:
         yield from getattr(getattr(config.settings, part, None), "terms", ())
 
 
-def refuse_code(term: str) -> None:
-    """Raises UsageError for a term of a reward that runs a Python function or asks another server."""
+def refuse_code(term: str, place: Place) -> None:
+    """Raises UsageError for a term of a reward that runs a Python function or asks another server, where none may."""
+    from studio.pipelines.confine import trusts_code
     from studio.pipelines.rewards_terms import parse
 
-    if parse(term).kind != "scorer":
+    if parse(term).kind == "scorer":
+        return
+    if place.space:
         raise UsageError(f"reward term '{term}': on a Space only the studio's own scorers; run it at home for others")
+    if not trusts_code():
+        raise UsageError(
+            f"reward term '{term}': a page imports no code and sends no pictures away, unless you say so: start it "
+            "with `studio ui --allow-code`, or use a scorer"
+        )

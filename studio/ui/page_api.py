@@ -42,8 +42,8 @@ def bind(where: Where) -> None:
 
     def start_run(settings: dict[str, Any], request: gr.Request) -> str:
         """Put a run into the queue: a config as JSON, or {"toml": "..."}. Returns the run's name."""
-        config = str(settings["toml"]) if set(settings) == {"toml"} else settings
-        return told(lambda: jobs_api.start_run(config, where(request)))
+        written = isinstance(settings, dict) and set(settings) == {"toml"}
+        return told(lambda: jobs_api.start_run(str(settings["toml"]) if written else settings, where(request)))
 
     def run_status(run: str, request: gr.Request) -> dict[str, Any]:
         """Where a run is: state, reason, step, steps, phase, loss, saved, ahead (jobs), adapter (yes or no)."""

@@ -183,7 +183,7 @@ def planned(toml: str) -> str:
 def words(made: Any, way: list[str]) -> str:
     """A plan for the page, as Markdown."""
     from studio.plan_show import shortage, size
-    from studio.rate import clock
+    from studio.rate import lasting
 
     if not made.fits:
         return f"**Does not fit.** {shortage(made, way)}"
@@ -191,7 +191,11 @@ def words(made: Any, way: list[str]) -> str:
     memory = f"{size(peak.peak)} of {size(made.free)} memory on {made.device} (most in the phase {peak.name})"
     note = f" Note: {'; '.join(made.notes)}." if made.notes else ""
     how = made.speed if made.speed.startswith("measured") else "a rough guess"
-    took = f"about {clock(made.total)}, {made.step:.3g} s per step ({how})"
+    took = f"about {lasting(made.total)}, {made.step:.3g} s per step ({how})"
+    if made.full:
+        advice = "fewer steps, or fewer checkpoints and previews (save_every, keep_last, previews.every)"
+        lack = f"{size(disk)} would be written, {size(made.room)} are free: {advice}"
+        return f"**Does not fit on the disk.** {lack}. {took[0].upper()}{took[1:]}."
     return f"**Fits.** {memory} · {took} · {size(disk)} of disk.{note}"
 
 

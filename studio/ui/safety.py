@@ -8,6 +8,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from studio.pipelines.errors import UsageError
 LOCAL = ("127.0.0.1", "localhost", "::1")
 SHORTEST = 8  # characters of a password
 TRIES, PAUSE = 5, 30.0  # wrong passwords for a name, and the seconds it is then closed for
+WHO = ContextVar("who", default="")  # the address that the present request came from
 
 
 def is_local(host: str) -> bool:
@@ -69,20 +71,25 @@ def entries(text: str, where: str) -> Iterator[tuple[str, str]]:
 
 @dataclass
 class Door:
-    """Asks for name and password; after a few wrong ones a name stays closed for a while."""
+    """Asks for name and password; after a few wrong ones a name stays closed for a while, to the address they came
+    from: nobody else is kept out.
+    """
 
     known: Mapping[str, str]
-    wrong: dict[str, list[float]] = field(default_factory=dict)
+    wrong: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    most: int = 10_000
 
     def __call__(self, name: str, password: str) -> bool:
-        now = time.monotonic()
-        tries = [moment for moment in self.wrong.get(name, []) if now - moment < PAUSE]
+        now, key = time.monotonic(), (WHO.get(), name)
+        tries = [moment for moment in self.wrong.get(key, []) if now - moment < PAUSE]
         right = hmac.compare_digest(self.known.get(name, "").encode(), password.encode()) and name in self.known
         if right and len(tries) < TRIES:
-            self.wrong.pop(name, None)
+            self.wrong.pop(key, None)
             return True
         if name in self.known:  # a list of all names somebody tried would grow for ever
-            self.wrong[name] = [*tries, now][-TRIES:]
+            if len(self.wrong) >= self.most:
+                self.wrong.clear()
+            self.wrong[key] = [*tries, now][-TRIES:]
         return False
 
 

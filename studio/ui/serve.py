@@ -19,11 +19,15 @@ from studio.pipelines.errors import UsageError
 from studio.ui import stubs
 from studio.ui.guard import Guard, Rules
 from studio.ui.place import Where
-from studio.ui.safety import Door, check_address, is_local, private
+from studio.ui.safety import PAUSE, TRIES, Door, check_address, is_local, private
 
 WAITING = 64  # events of the page that wait at once; later ones are told that it is busy
 AT_ONCE = 8  # of one kind
 UNTOLD = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))  # what the web framework tells of itself, to anybody
+ASK = (
+    f"Name and password, as the line of the file that --auth names. After {TRIES} wrong ones the right one has to wait "
+    f"for {PAUSE:g} seconds."
+)
 GRADIO = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_SHARE": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -33,7 +37,8 @@ class Service:
 
     where: from a request to its place; base: the folder of all runs; roots: folders that runs, pictures and models may
     lie in; users: names and passwords that are asked for; port: None for the first that is free from 7860 on;
-    upload: MiB of one upload; lanes: runs at once; notes: sentences for everybody.
+    upload: MiB of one upload; lanes: runs at once; notes: sentences for everybody; code: whether rewards may be Python
+    functions and judges over HTTP.
     """
 
     where: Where
@@ -48,6 +53,7 @@ class Service:
     space: bool = False
     sign_in: bool = False
     browser: bool = False
+    code: bool = False
 
     @property
     def cache(self) -> Path:
@@ -88,6 +94,7 @@ def prepare(service: Service) -> None:
     """Folders and the environment, before gradio is imported: it reads its own there."""
     make(service.base)
     os.environ |= GRADIO | {"GRADIO_TEMP_DIR": str(private(service.cache))}
+    os.environ["STUDIO_CODE"] = str(int(service.code))
     os.environ.setdefault("STUDIO_ROOTS", os.pathsep.join(str(root) for root in service.roots))
 
 
@@ -106,7 +113,7 @@ def how(service: Service) -> dict[str, Any]:
         "share": False,
         "inbrowser": service.browser,
         "auth": Door(service.users) if service.users else None,
-        "auth_message": "Name and password, as the line of the file that --auth names." if service.users else None,
+        "auth_message": ASK if service.users else None,
         "show_error": False,
         "allowed_paths": [str(path) for path in dict.fromkeys((*service.roots, service.base, HOME))],
         "max_file_size": f"{service.upload}mb",

@@ -89,7 +89,8 @@ def check(draft: Draft, place: Place) -> tuple[str, str, str]:
 
     try:
         config = sound(drafts.config(draft, place), place)
-        return jobs_command.command(config), jobs_command.toml(config), ""
+        shown = jobs_command.at_home(config, place) if place.space else config
+        return jobs_command.command(shown), jobs_command.toml(shown), ""
     except StudioError as error:
         return "", "", trouble(error)
 
@@ -115,9 +116,9 @@ def sound(config: RunConfig, place: Place) -> RunConfig:
 
 
 def refuse_code(terms: Iterable[str], place: Place) -> None:
-    """Raises UsageError on a Space for a term that would run a stranger's code."""
-    for term in terms if place.space else ():
-        jobs_trust.refuse_code(term)
+    """Raises UsageError for a term that would run code which this page may not run."""
+    for term in terms:
+        jobs_trust.refuse_code(term, place)
 
 
 @lru_cache(maxsize=64)

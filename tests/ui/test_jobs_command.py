@@ -10,7 +10,8 @@ import pytest
 
 from studio import flags
 from studio.config import make
-from studio.ui.jobs_command import command, toml
+from studio.ui.jobs_command import at_home, command, toml
+from studio.ui.place import guest
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "defaults": ("dreambooth", {}),
@@ -81,3 +82,12 @@ def test_the_toml_does_the_same(tmp_path: Path):
     config = make(trainer, flags=values)
     (tmp_path / "config.toml").write_text(toml(config))
     assert flags.read([str(tmp_path / "config.toml"), "--runs", "runs"])[0] == config
+
+
+def test_a_spaces_command_is_one_for_home(tmp_path: Path):
+    place = guest(tmp_path, "ana", writable=True, zero_gpu=False)
+    settings = {"data": {"folder": place.uploads / "1"}, "steps": 7}
+    config = make("dreambooth", flags={"runs": place.runs, "settings": settings})
+    assert command(at_home(config, place)) == "studio train dreambooth --steps 7 --data pictures"
+    other = make("dreambooth", flags={"runs": place.runs, "settings": {"data": {"folder": "subject:fox"}}})
+    assert command(at_home(other, place)) == "studio train dreambooth --data subject:fox"

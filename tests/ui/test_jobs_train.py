@@ -87,6 +87,27 @@ def test_a_stranger_on_a_space_starts_nothing_and_names_no_code(place: Place, tm
             start_run({"trainer": "alignprop", "model": "toy", "alignprop": code}, user)
 
 
+def test_a_page_at_home_runs_code_only_where_it_was_opened_with_it(place: Place, monkeypatch: pytest.MonkeyPatch):
+    code = {"reward": {"terms": ["tests.reward_functions:brightness"]}}
+    asked = {"trainer": "ddpo", "model": "toy", "run": "coded", "ddpo": code}
+    monkeypatch.setenv("STUDIO_ROOTS", str(place.runs))
+    monkeypatch.setenv("STUDIO_CODE", "0")
+    with pytest.raises(UsageError, match="studio ui --allow-code"):
+        start_run(asked, place)
+    assert not Queue(place.runs).jobs()
+    monkeypatch.setenv("STUDIO_CODE", "1")
+    assert start_run(asked, place) == "coded"
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [1, 2], True])
+def test_what_is_no_object_and_no_name_is_said_in_a_line(wrong: Any, place: Place):
+    with pytest.raises(UsageError, match="should be a JSON object"):
+        start_run(wrong, place)
+    for ask in (run_status, stop_run, resume_run, fetch_adapter):
+        with pytest.raises(UsageError, match="is not a run's name"):
+            ask(wrong, place)
+
+
 @pytest.mark.parametrize("name", ["", "..", "../one", "/tmp", "none"])
 def test_only_runs_of_the_place_are_seen(name: str, place: Place):
     for ask in (run_status, stop_run, resume_run, fetch_adapter):

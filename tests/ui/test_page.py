@@ -96,4 +96,9 @@ def test_the_interface_is_the_documented_one_and_errors_are_sentences(server: Se
 def test_another_address_is_refused_before_anything_is_served(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--auth users.txt"):
         ui.main(["--host", "0.0.0.0", "--runs", str(tmp_path / "runs")])
+    with pytest.raises(UsageError, match="whoever signs in could run any code"):
+        ui.main(["--host", "0.0.0.0", "--allow-code", "--runs", str(tmp_path / "runs")])
+    for port in ("99999", "-1"):
+        with pytest.raises(UsageError, match="a number from 1 to 65535"):
+            ui.main([f"--port={port}", "--runs", str(tmp_path / "runs")])
     assert not (tmp_path / "runs").exists()

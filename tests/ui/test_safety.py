@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from studio.pipelines.errors import DataError, UsageError
+from studio.ui import safety
 from studio.ui.guard import Guard, Rules
 from studio.ui.place import guest, home
 from studio.ui.safety import TRIES, Bucket, Door, check_address, is_local, private, users
@@ -61,7 +62,12 @@ def test_the_door_opens_for_the_right_word_and_closes_after_wrong_ones() -> None
     assert not door("ben", "")
     assert not any(door("ana", "wrong") for _ in range(TRIES))
     assert not door("ana", "right-word"), "after that many tries even the right word waits"
-    assert set(door.wrong) <= {"ana"}, "names nobody has are not kept"
+    assert {name for _, name in door.wrong} <= {"ana"}, "names nobody has are not kept"
+    said = safety.WHO.set("192.0.2.7")
+    try:
+        assert door("ana", "right-word"), "whoever tried from elsewhere keeps nobody out"
+    finally:
+        safety.WHO.reset(said)
 
 
 def test_a_bucket_lets_its_rate_through() -> None:

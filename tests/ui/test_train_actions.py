@@ -78,7 +78,7 @@ def test_the_plan_is_of_the_form(place: Place) -> None:
         first, said = train_actions.planned(ready(), place, planner)
         assert first == AGAIN, "old figures do not stand there as those of the new draft"
         assert said.startswith("**Fits.**")
-        assert "0:00" in said
+        assert "about 0 s" in said
         shared = list(train_actions.planned(ready(), place, planner, ("fox",)))
         assert shared[0] == AGAIN, "what is free is another thing beside another run"
         assert "(fox)" in shared[1]
