@@ -55,12 +55,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """What was found. trainable: whether a picture is usable; left_out: (file, reason); missing: no trigger in them."""
+    """What was found. trainable: whether a picture is usable; left_out: (file, reason); spare: files left out;
+    missing: no trigger in them.
+    """
 
     verdict: str
     trainable: bool
     pictures: tuple[Picture, ...]
     left_out: tuple[tuple[str, str], ...]
+    spare: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     trigger: str
@@ -96,6 +99,7 @@ def look(data: Pictures, model: str) -> Look:
         trainable=bool(known.examples),
         pictures=tuple(picture(report, number, missing, cut) for number in range(len(known))),
         left_out=tuple((file.name, why(file)) for file in report.files if file.state in ("left out", "row")),
+        spare=tuple(file.name for file in report.files if file.state == "left out"),
         warnings=(*known.warnings, *report.doubts(), *([about.problem] if about.problem else [])),
         notes=tuple(report.notes()),
         trigger=known.trigger,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ MOST_PICTURE, MOST_TEXT = 100 * 2**20, 2**20  # bytes of one file
 TEXTS = frozenset({*SIDECARS, ".jsonl", ".csv"})
 SAFE = re.compile(r"[^\w.+-]+")
 LONE = "captions need their pictures: drop those with it, or put it into their folder"
+AGAIN = "open it in another program and save it anew"
 KINDS = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
 
 
@@ -40,12 +42,25 @@ class NothingTaken(DataError):
         self.refused = refused
 
 
-def receive(place: Place, files: Sequence[str | Path], into: Path | None = None) -> tuple[Path, list[Refused]]:
+class Received(NamedTuple):
+    """What became of an upload. said: why `folder` is a copy of the one that it was to be added to; '' where it is not.
+
+    refused: the files that were not taken.
+    """
+
+    folder: Path
+    refused: list[Refused]
+    said: str = ""
+
+
+def receive(place: Place, files: Sequence[str | Path], into: Path | None = None) -> Received:
     """Copies uploaded files into a new folder below `place.uploads`, or adds them to one of the visitor's.
 
-    Returns the folder and which files were not taken. Raises UsageError where the visitor may not write, and
+    One that a run uses stays as it is: they are added to a copy. Raises UsageError where the visitor may not write, and
     NothingTaken (a DataError), with all of them, where no picture is left.
     """
+    from studio.ui.data_sets import changing
+
     place.may_write("uploading pictures")
     if len(files) > MOST_FILES:
         raise DataError(f"{len(files)} files at once; at most {MOST_FILES} are taken: name a folder on the machine")
@@ -53,7 +68,14 @@ def receive(place: Place, files: Sequence[str | Path], into: Path | None = None)
     mine = into is not None and into != place.uploads and is_inside(place.uploads, into) and into.is_dir()
     if not any(is_picture(path) for path in taken.values()) and not (mine and taken):
         raise NothingTaken([*refused, *(Refused(name, LONE) for name in taken)])
-    folder = into if mine and into is not None else fresh(place.uploads)
+    begun = changing(place, into) if mine and into is not None else nullcontext((fresh(place.uploads), ""))
+    with begun as (folder, said):
+        refused += lay(taken, folder)
+    return Received(folder, refused, said)
+
+
+def lay(taken: Mapping[str, Path], folder: Path) -> Iterator[Refused]:
+    """Copies files into a folder by the names that they get; what of their zips could not be used."""
     zips = {name: path for name, path in taken.items() if path.suffix.lower() == data_zip.SUFFIX}
     for name in taken.keys() - zips.keys():
         copy(taken[name], folder / name)
@@ -62,8 +84,7 @@ def receive(place: Place, files: Sequence[str | Path], into: Path | None = None)
             said = data_zip.lay(path, folder, taken.keys())
         except ValueError as error:
             said = [str(error)]
-        refused += [Refused(shown(path.name), one) for one in said]
-    return folder, refused
+        yield from (Refused(shown(path.name), one) for one in said)
 
 
 def sorted_out(files: list[Path]) -> tuple[dict[str, Path], list[Refused]]:
@@ -102,7 +123,10 @@ def unfit(path: Path) -> str:
         return f"{size >> 20} MB are more than the {most >> 20} MB that one file may have: make it smaller"
     if suffix in SUFFIXES:
         checked = check(path, "white")
-        return f"{checked}; open it in another program and save it anew" if isinstance(checked, str) else ""
+        if not isinstance(checked, str):
+            return ""
+        larger = checked.startswith("decompression bomb: ")
+        return f"{checked.removeprefix('decompression bomb: ')}: make it smaller" if larger else f"{checked}; {AGAIN}"
     try:
         path.read_text("utf-8-sig")
     except ValueError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from studio import store
 from studio.pipelines.errors import UsageError
 from studio.ui.form import TOP, Field, fields, nested, plain
+from studio.ui.form_words import spoken
 from studio.ui.goals import GOALS
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ def config(draft: Draft, place: Place) -> RunConfig:
             place.permitted(str(value), name)
     check_run(str(values.get("run", "")))
     top = {name: values.pop(name) for name in TOP if name in values}
-    return make(draft["trainer"], toml={**top, "runs": place.runs, "settings": nested(values)})
+    try:
+        return make(draft["trainer"], toml={**top, "runs": place.runs, "settings": nested(values)})
+    except UsageError as error:
+        raise UsageError(spoken(str(error), {name: field.called for name, field in known.items()})) from None
 
 
 def names_path(field: Field, value: Any) -> bool:

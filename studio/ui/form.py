@@ -54,6 +54,11 @@ class Field:
         return ", ".join(filter(None, (low, high)))
 
     @property
+    def called(self) -> str:
+        """Label and name, as a message has them."""
+        return f"{self.label.partition(' (')[0]} ({self.name})"
+
+    @property
     def hint(self) -> str:
         """Help, bounds, default and real name, without what the label says: what stands below a widget."""
         default = self.shown(self.default)
@@ -86,7 +91,7 @@ class Field:
             return value if isinstance(value, bool) else str(value).lower() == "true"
         text = str(value).strip()
         if self.kind == "choice" and text not in self.choices:
-            raise UsageError(f"{self.label} ({self.name}) is one of {', '.join(self.choices)}, not '{text[:60]}'")
+            raise UsageError(f"{self.called} is one of {', '.join(self.choices)}, not '{text[:60]}'")
         return text
 
     def nothing(self) -> Any:
@@ -95,7 +100,7 @@ class Field:
             return None
         if self.kind in ("text", "path"):
             return ""
-        raise UsageError(f"{self.label} ({self.name}) is empty: give a value; the default is {self.default}")
+        raise UsageError(f"{self.called} is empty: give a value; the default is {self.default}")
 
     def number(self, value: Any) -> int | float:
         """A number. Raises UsageError for a word, and for a fraction where whole numbers are asked for."""
@@ -105,9 +110,9 @@ class Field:
                 return found
             whole = value if isinstance(value, int) else int(found)
         except (ValueError, OverflowError, TypeError):
-            raise UsageError(f"{self.label} ({self.name}) is a number, not '{str(value)[:60]}'") from None
+            raise UsageError(f"{self.called} is a number, not '{str(value)[:60]}'") from None
         if whole != found:
-            raise UsageError(f"{self.label} ({self.name}) is a whole number, not {value}")
+            raise UsageError(f"{self.called} is a whole number, not {value}")
         return whole
 
     def differs(self, value: Any) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 BASIC = {  # in this order; names that a trainer does not have are passed over
     "run": "Name of the run",
     "model": "Base model",
@@ -44,6 +47,14 @@ UNITS = {
 }
 SPOKEN = {"lr": "learning rate", "n": "pictures per prompt", "ema": "moving average (EMA)", "eta": "noise (eta)"}
 
+MISTAKE = re.compile(r"(?:\[(?P<table>[\w.]+)\] )?(?P<name>\w+)(?P<given> = .+?)?: (?P<why>.*)", re.DOTALL)
+BOUNDS = {
+    "should be greater than or equal to": "should be at least",
+    "should be less than or equal to": "should be at most",
+    "should be greater than": "should be above",
+    "should be less than": "should be below",
+}
+
 
 def unit(name: str) -> str:
     """The unit of a setting; '' for a bare number."""
@@ -73,3 +84,22 @@ def beside(shown: str, help_: str) -> str:
     """A help without the words that its label has said already; '' where it says nothing more."""
     head, _, rest = help_.partition("; ")
     return rest if head.lower() == shown.partition(" (")[0].rpartition(": ")[2].lower() else help_
+
+
+def spoken(said: str, called: Mapping[str, str]) -> str:
+    """A config's sentence about a wrong setting, `[dreambooth] lr = 20.0: ...`, with the name that the form has for it.
+
+    called: by dotted names; a sentence about none of them stays as it is.
+    """
+    found = MISTAKE.fullmatch(said)
+    if found is None:
+        return said
+    name = ".".join([*(found["table"] or "").split(".")[1:], found["name"]])
+    table, _, last = name.rpartition(".")
+    whole = called.get(name) or (last.isdigit() and called.get(table))  # one entry of a list
+    if not whole:
+        return said
+    why = found["why"]
+    for long, short in BOUNDS.items():
+        why = why.replace(long, short)
+    return f"{whole}{re.sub(r'(?<=[0-9])[.]0$', '', found['given'] or '')}: {why}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,17 +10,21 @@ from studio.pipelines.errors import UsageError
 from studio.registry import nearest
 
 OURS = ("embedded", "toy")
+PICTURES = ("data.folder", "data.trigger", "data.class_word", "data.prompt", "data.masks")  # of one set of pictures
 FEW = 2  # pictures from which on a subject has more than one view
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Something to want. pictures: whether it is learned from pictures; asks: what the page asks for besides."""
+    """Something to want. pictures: whether it is learned from pictures; asks: what the page asks for besides;
+    drops: settings of another goal that it has no use for.
+    """
 
     key: str
     title: str
     asks: str
     pictures: bool = True
+    drops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,22 @@ class Proposal:
 GOALS = (
     Goal("subject", "One subject, few pictures", "3 to 20 pictures of it, different poses and backgrounds"),
     Goal("single", "One single picture", "one sharp picture in which the subject is large"),
-    Goal("style", "A style", "10 or more pictures in the style, each with a caption of what it shows"),
+    Goal(
+        "style",
+        "A style",
+        "10 or more pictures in the style, each with a caption of what it shows",
+        drops=("data.class_word",),
+    ),
     Goal(
         "taste", "A taste or reward", "rewards with weights, and prompts; pictures only for rewards of identity", False
     ),
-    Goal("few-step", "A few-step model", "nothing: it learns from the model's own pictures, or from a folder", False),
+    Goal(
+        "few-step",
+        "A few-step model",
+        "nothing: it learns from the model's own pictures, or from a folder",
+        False,
+        (*PICTURES, "run", "steps"),
+    ),
 )
 
 
@@ -74,6 +89,16 @@ def wish(model: str) -> tuple[str, ...]:
 def suggested(model: str) -> dict[str, Any]:
     """What goals set by themselves, which goes when another goal is chosen."""
     return {**STYLE.settings, "reward.terms": list(wish(model))}
+
+
+def unused(key: str, before: str, changed: Collection[str]) -> list[str]:
+    """The changed settings that are dropped for a goal: those of another goal, or of pictures that it does not need.
+
+    before: the goal until now, '' for none.
+    """
+    wanted = goal(key)
+    another = before not in ("", key) or (not before and any(name in changed for name in PICTURES))
+    return [name for name in changed if another and name in wanted.drops]
 
 
 SUBJECT = Proposal(

@@ -71,6 +71,7 @@ def serve(service: Service) -> None:
         from studio.ui import page
 
         built = page.build(service.where, service.notes, service.sign_in)
+    from studio.ui import draft as drafts
     from studio.ui.drawing_room import ROOM
     from studio.ui.jobs_supervisor import Supervisor
 
@@ -83,6 +84,7 @@ def serve(service: Service) -> None:
             raise UsageError(f"the page could not open port {service.port or '7860 or later'}: {error}") from None
         print(f"studio: the page is at {address} (Ctrl+C closes it; runs at work go on)", file=sys.stderr, flush=True)
         try:
+            drafts.known_to(drafts.fresh())  # imports what the first visitor's form would wait for
             over.wait()
         finally:
             with suppress(OSError):

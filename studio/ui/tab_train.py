@@ -4,68 +4,39 @@ from __future__ import annotations
 
 import atexit
 import functools
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.context import Context
 
-from studio.pipelines.errors import StudioError, UsageError
-from studio.ui import data_uploads, form_widgets, presets, train_actions, train_look
+from studio.pipelines.errors import UsageError
 from studio.ui import draft as drafts
+from studio.ui import form_widgets, presets, train_actions
 from studio.ui.draft import Draft
 from studio.ui.place import Where
 from studio.ui.plan_line import AGAIN, LATER, Asked, Planner
-from studio.ui.tab_train_parts import NO_COMMAND, REASON, Parts, layout
-from studio.ui.train_look import FOLDER, Answer, Looks, not_taken, trouble
-from studio.ui.words import shown
+from studio.ui.tab_train_parts import NO_COMMAND, filled, layout, stamp
+from studio.ui.tab_train_pictures import BUSY, IN_TURN, QUIET, Pictures, told
+from studio.ui.train_look import FOLDER, trouble
 
 HIDDEN = (FOLDER,)  # chosen above the form
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-BUSY: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-IN_TURN: dict[str, Any] = {"concurrency_id": "train-draft", "concurrency_limit": 1}
-LOOKS, PLANNER, ASKED = Looks(), Planner(), Asked()
+DRAWING: dict[str, Any] = {"concurrency_id": "train-form", "concurrency_limit": 1, "show_progress": "hidden"}
+PLANNER, ASKED = Planner(), Asked()
 atexit.register(PLANNER.close)
 
 
-def told(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose error is shown as a sentence, while everything else stays as it is."""
-
-    @functools.wraps(handler)
-    def safely(*values: Any) -> Any:
-        try:
-            return handler(*values)
-        except Exception as error:  # the page's last line of defence: nothing shows a traceback
-            raise gr.Error(shown(error), duration=20, print_exception=False) from None
-
-    return safely
-
-
-class Tab(Parts):
+class Tab(Pictures):
     """The tab at work. Every change goes into the draft; command, plan and the look at the pictures follow it."""
 
-    def bind(self) -> None:
-        """From components to handlers."""
+    def bind(self, page: gr.Blocks | None = None) -> None:
+        """From components to handlers. page: whose opening draws the form."""
         follow: dict[str, Any] = {"trigger_mode": "always_last"}
         self.draft.change(self.check, self.draft, [self.kept, self.command, self.toml, self.problem], **follow, **QUIET)
         self.draft.change(self.planned, self.draft, self.plan, concurrency_limit=4, **follow, **BUSY)
         self.timer.tick(self.planned_again, self.draft, self.plan, concurrency_limit=4, **QUIET)
-        look: dict[str, Any] = {"inputs": [self.draft, self.page, self.seen], "outputs": self.doctor, **follow, **BUSY}
-        self.draft.change(self.look, concurrency_limit=4, **look)
-        self.page.release(self.look, concurrency_limit=4, **look)
-        taken = self.upload.upload(
-            self.dropped, [self.upload, self.draft], [self.folder, self.refused, self.upload], **BUSY
-        )
-        # what was typed while the files were looked at is in the draft by now
-        named = taken.then(self.named, [self.folder, self.draft], self.faces, **IN_TURN, **QUIET)
-        named.then(self.look, concurrency_limit=4, **look)
-        for event in (self.folder.submit, self.folder.blur):
-            event(self.named, [self.folder, self.draft], self.faces, **IN_TURN, **QUIET)
-        self.example.input(self.exemplified, [self.example, self.draft], self.faces, **IN_TURN, **QUIET)
-        written = self.write.click(self.caption, [self.draft, self.seen, self.captions], None, **BUSY)
-        written.then(self.look, concurrency_limit=4, **look)
+        self.bind_pictures()
         self.goal.input(self.propose, [self.goal, self.draft, self.seen], self.faces, **IN_TURN, **BUSY)
         self.trainer.input(self.choose, [self.trainer, self.draft], self.faces, **IN_TURN, **BUSY)
         for name, tick in (("all", self.everything), ("fresh", self.fresh)):
@@ -75,7 +46,7 @@ class Tab(Parts):
         begun = self.start.click(lambda: "Starting…", None, self.status, **QUIET)
         # a step later: what was typed just before the click has reached the draft by then
         begun.then(self.begin, [self.draft, self.fresh], [self.status, self.started], **BUSY)
-        self.draw()
+        self.draw(page)
 
     def bind_presets(self) -> None:
         """Save, load, delete; a TOML file from elsewhere."""
@@ -84,20 +55,27 @@ class Tab(Parts):
         self.save.click(self.preset_save, [self.preset, self.draft], self.preset, **QUIET)
         self.delete.click(self.preset_delete, self.preset, self.preset, **QUIET)
 
-    def draw(self) -> None:
-        """The form, drawn anew for another method, more settings or a search; never while somebody types in it."""
-        triggers = [self.form.change, self.everything.input, self.search.change]
-        inputs: Sequence[Any] = [self.draft, self.everything, self.search]
+    def draw(self, page: gr.Blocks | None) -> None:
+        """The form, drawn anew for another method, more settings or a search; never while somebody types in it.
+
+        One after another: of two drawings at once each would change what gradio reads for the other. When the page is
+        opened there is no draft yet, and the browser's is drawn without waiting for it.
+        """
+        opened = [] if page is None else [page.load]
+        triggers = [*opened, self.form.change, self.everything.input, self.search.change]
+        inputs: Sequence[Any] = [self.draft, self.kept, self.everything, self.search]
         with self.fields:
 
-            @gr.render(inputs=inputs, triggers=triggers, trigger_mode="always_last", show_progress="hidden")
-            def form(draft: Draft, everything: bool, words: str) -> None:
+            @gr.render(inputs=inputs, triggers=triggers, trigger_mode="always_last", **DRAWING)
+            def form(draft: Draft, kept: Any, everything: bool, words: str) -> None:
                 if not draft:
-                    return
+                    draft = drafts.checked(kept)
+                    everything = draft["view"]["all"]
                 model = str(draft["changed"].get("model") or "")
                 fields = form_widgets.sections(draft["trainer"], model, everything, words, HIDDEN)
                 if not fields:
-                    gr.Markdown(f"No setting of {draft['trainer']} is called so. Try another word.")
+                    said = f"No setting of {draft['trainer']} is called so. Try another word."
+                    gr.Markdown(said, elem_id="train-none")
                 form_widgets.form(draft, fields, self.wire)
 
     def wire(self, name: str, made: Any) -> None:
@@ -118,7 +96,8 @@ class Tab(Parts):
         """The page is opened or reloaded: the browser's draft comes back, unless somebody was quicker."""
         here = self.place(request)
         names = gr.update(choices=presets.names(here), value="")
-        return [*filled(draft or drafts.checked(kept)), names, train_actions.standing(here)]
+        faces = filled(draft) if draft else [*filled(drafts.checked(kept))[:-1], gr.skip()]  # the form is drawn by then
+        return [*faces, names, train_actions.standing(here)]
 
     def check(self, draft: Draft, request: gr.Request) -> Any:
         """The command and the TOML of the draft, or what is wrong with it."""
@@ -152,49 +131,6 @@ class Tab(Parts):
             yield gr.skip()
         else:
             yield from self.planned(draft, request)
-
-    def look(self, draft: Draft, page: float, seen: dict[str, Any], request: gr.Request) -> Any:
-        """The data doctor's answer, where the folder or the data settings have changed."""
-        if not draft:
-            return [gr.skip()] * 6
-        found = train_look.answer(draft, self.place(request), LOOKS, int(page), seen.get("stamp"))
-        return [gr.skip()] * 6 if found is None else looked(found, int(page))
-
-    @told
-    def dropped(self, files: list[str] | None, draft: Draft, request: gr.Request) -> Any:
-        """Uploaded files go into a folder of the visitor's, more of them into the same one."""
-        here, draft = self.place(request), draft or drafts.fresh()
-        now = str(draft["changed"].get(FOLDER) or "")
-        try:
-            folder, refused = data_uploads.receive(here, files or [], Path(now) if now else None)
-        except StudioError as error:  # the field is emptied all the same, for other files
-            gr.Warning(shown(error), duration=20)
-            many = isinstance(error, data_uploads.NothingTaken) and not_taken(error.refused)
-            return [gr.skip(), many or trouble(error), None]
-        return [str(folder), not_taken(refused), None]
-
-    @told
-    def named(self, folder: str | None, draft: Draft, request: gr.Request) -> Any:
-        """A folder that was typed or uploaded; one that is refused stays in its field, to be mended."""
-        draft = draft or drafts.fresh()
-        if (folder or "").strip() == str(draft["changed"].get(FOLDER) or "") and FOLDER not in draft["wrong"]:
-            return [gr.skip()] * len(self.faces)
-        now = train_actions.chosen(draft, folder or "", self.place(request))
-        return pictured(now, folder if FOLDER in now["wrong"] else None)
-
-    @told
-    def exemplified(self, example: str | None, draft: Draft, request: gr.Request) -> Any:
-        """An example subject, or none of them. An emptied list says so too when it loses the focus: that is no wish."""
-        draft = draft or drafts.fresh()
-        now = str(draft["changed"].get(FOLDER) or "")
-        if example is None or (not example and not now.startswith(train_actions.SUBJECT)):
-            return [gr.skip()] * len(self.faces)
-        return pictured(train_actions.chosen(draft, example, self.place(request)))
-
-    @told
-    def caption(self, draft: Draft, seen: dict[str, Any], rows: list[list[Any]], request: gr.Request) -> None:
-        """Captions edited in the table go into their text files."""
-        gr.Info(train_look.captioned(draft, self.place(request), seen.get("shown", {}), rows))
 
     @told
     def propose(self, key: str, draft: Draft, seen: dict[str, Any], request: gr.Request) -> Any:
@@ -244,53 +180,17 @@ class Tab(Parts):
         return gr.update(choices=presets.names(here), value="")
 
 
-def filled(draft: Draft) -> list[Any]:
-    """The values of `Parts.faces` for a draft."""
-    folder = str(draft["changed"].get(FOLDER) or "")
-    example = folder if folder.startswith(train_actions.SUBJECT) else None
-    view = [draft["view"]["all"], draft["view"]["fresh"]]
-    reason = draft["reason"] or REASON
-    return [draft, draft["goal"] or None, draft["trainer"], folder, example, reason, *view, stamp()]
-
-
-def pictured(draft: Draft, refused: str | None = None) -> list[Any]:
-    """As `filled` for another folder, which no widget of the form shows: what is being typed there stays.
-
-    refused: a folder's name that stays in its field all the same.
-    """
-    found = filled(draft)
-    return [draft, *found[1:3], found[3] if refused is None else refused, found[4], *[gr.skip()] * 4]
-
-
 def ticked(name: str, value: bool, draft: Draft) -> Draft:
     """The draft with a tick that changes no setting, so that it outlives a reload."""
     draft = draft or drafts.fresh()
     return {**draft, "view": {**draft["view"], name: value}}
 
 
-def stamp() -> str:
-    """Another word each time."""
-    return str(time.monotonic_ns())
-
-
-def looked(found: Answer, page: int) -> list[Any]:
-    """The values of `Parts.doctor` for an answer."""
-    there = bool(found.rows)
-    return [
-        {"stamp": found.stamp, "shown": found.shown, "count": found.count},
-        found.words,
-        gr.update(value=found.thumbnails, visible=there),
-        gr.update(maximum=max(2, found.pages), value=min(page, found.pages), visible=found.pages > 1),
-        gr.update(value=found.rows, visible=there),
-        gr.update(visible=there),
-    ]
-
-
 def build(place: Where, page: gr.Blocks | None = None) -> Tab:
     """The tab, inside the page that is being built. page: whose opening brings the browser's draft back."""
     tab = Tab(**layout(place))
-    tab.bind()
     page = page or Context.root_block
+    tab.bind(page)
     if page is not None:
         page.load(tab.arrive, [tab.kept, tab.draft], [*tab.faces, tab.preset, tab.status], **IN_TURN, **QUIET)
     return tab

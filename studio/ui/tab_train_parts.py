@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,12 @@ import gradio as gr
 from studio import registry
 from studio.ui import draft as drafts
 from studio.ui import goals
+from studio.ui.draft import Draft
 from studio.ui.form_choices import subjects
 from studio.ui.place import Where
 from studio.ui.plan_line import NONE
-from studio.ui.train_actions import FRESH
-from studio.ui.train_look import HEADERS
+from studio.ui.train_actions import FRESH, SUBJECT
+from studio.ui.train_look import FOLDER, HEADERS, Answer
 from studio.ui.words import EMPTY
 
 DROP = "Pictures, and captions (.txt) if any"
@@ -27,6 +29,9 @@ STATIC = [number for number, name in enumerate(HEADERS) if name != "caption"]
 
 LOOK = """
 #train-pictures .grid-wrap { min-height: 0; max-height: none; }
+#train-captions .body-cell span.text { max-height: 6em; overflow-y: auto; overflow-wrap: anywhere; }
+:is(#train-verdict, #train-refused, #train-pictures .caption-label) { overflow-wrap: anywhere; }
+#train-form:has([id^=setting-], #train-none) #train-drawing { display: none; }
 #train-captions th * { word-break: normal !important; overflow-wrap: normal !important; }
 .gradio-container { overflow: clip !important; }
 @media (min-width: 900px) {
@@ -60,6 +65,8 @@ class Parts:
     page: gr.Slider
     captions: gr.Dataframe
     write: gr.Button
+    out: gr.Dropdown
+    take: gr.Button
     goal: gr.Radio
     trainer: gr.Dropdown
     reason: gr.Markdown
@@ -90,7 +97,7 @@ class Parts:
     @property
     def doctor(self) -> list[Any]:
         """What shows the data doctor's answer."""
-        return [self.seen, self.verdict, self.thumbnails, self.page, self.captions, self.write]
+        return [self.seen, self.verdict, self.thumbnails, self.page, self.captions, self.write, self.out, self.take]
 
 
 def layout(place: Where) -> dict[str, Any]:
@@ -158,6 +165,18 @@ def pictures() -> dict[str, Any]:
         elem_id="train-captions",
     )
     made["write"] = gr.Button("Write captions", visible=False, size="sm", elem_id="train-write-captions")
+    with gr.Row():
+        made["out"] = gr.Dropdown(
+            [],
+            value=[],
+            multiselect=True,
+            visible=False,
+            label="Pictures to take out: tap one above, or choose here",
+            elem_id="train-out",
+            scale=3,
+            min_width=220,
+        )
+        made["take"] = gr.Button("Take out", visible=False, size="sm", elem_id="train-take-out", min_width=120)
     return made
 
 
@@ -184,7 +203,9 @@ def settings() -> dict[str, Any]:
         )
         made["everything"] = gr.Checkbox(label="All settings", value=False, elem_id="train-all", min_width=130)
     made["reset"] = gr.Button("Reset settings", size="sm", elem_id="train-reset")
-    made["fields"] = gr.Column(elem_id="train-form")
+    with gr.Column(elem_id="train-form") as fields:
+        gr.Markdown("The settings are being drawn…", elem_id="train-drawing")
+    made["fields"] = fields
     return made
 
 
@@ -225,3 +246,41 @@ def presets() -> dict[str, Any]:
             made["delete"] = gr.Button("Delete", size="sm", elem_id="train-preset-delete", min_width=80)
             made["file"] = gr.UploadButton("Load a TOML file", size="sm", elem_id="train-preset-file", min_width=120)
     return made
+
+
+def filled(draft: Draft) -> list[Any]:
+    """The values of `Parts.faces` for a draft."""
+    folder = str(draft["changed"].get(FOLDER) or "")
+    example = folder if folder.startswith(SUBJECT) else None
+    view = [draft["view"]["all"], draft["view"]["fresh"]]
+    reason = draft["reason"] or REASON
+    return [draft, draft["goal"] or None, draft["trainer"], folder, example, reason, *view, stamp()]
+
+
+def pictured(draft: Draft, refused: str | None = None) -> list[Any]:
+    """As `filled` for another folder, which no widget of the form shows: what is being typed there stays.
+
+    refused: a folder's name that stays in its field all the same.
+    """
+    found = filled(draft)
+    return [draft, *found[1:3], found[3] if refused is None else refused, found[4], *[gr.skip()] * 4]
+
+
+def stamp() -> str:
+    """Another word each time."""
+    return str(time.monotonic_ns())
+
+
+def looked(found: Answer, page: int) -> list[Any]:
+    """The values of `Parts.doctor` for an answer."""
+    there = bool(found.rows)
+    return [
+        {"stamp": found.stamp, "shown": found.shown, "count": found.count},
+        found.words,
+        gr.update(value=found.thumbnails, visible=there),
+        gr.update(maximum=max(2, found.pages), value=min(page, found.pages), visible=found.pages > 1),
+        gr.update(value=found.rows, visible=there),
+        gr.update(visible=there),
+        gr.update(choices=found.files, value=[], visible=bool(found.files)),
+        gr.update(visible=bool(found.files)),
+    ]

@@ -10,6 +10,7 @@ from studio.pipelines.errors import DataError, StudioError, UsageError
 from studio.ui import draft as drafts
 from studio.ui import goals, jobs_trust, plan_line
 from studio.ui.draft import Draft
+from studio.ui.form_words import label
 from studio.ui.train_look import FOLDER, plain, trouble
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def proposed(draft: Draft, key: str, count: int | None, place: Place) -> Draft:
     model = str(draft["changed"].get("model") or "embedded")
     earlier = goals.suggested(model)
     changed = {name: value for name, value in draft["changed"].items() if value != earlier.get(name, object())}
+    gone = goals.unused(key, draft["goal"], changed)
+    changed = {name: value for name, value in changed.items() if name not in gone}
     draft = {**draft, "changed": changed}
     refuse_code(changed.get("reward.terms") or (), place)
     made = goals.propose(key, count, model, changed.get("reward.terms") or ())
@@ -57,7 +60,9 @@ def proposed(draft: Draft, key: str, count: int | None, place: Place) -> Draft:
     moved = drafts.put({**moved, "goal": key}, wanted)
     asked = f"It needs {goals.goal(key).asks}."
     others = "".join(f"\n- or **{plain(name)}**, if {why}" for name, why in made.others)
-    reason = f"**{plain(made.trainer)}**: {plain(made.reason)} {asked}{dropped(lost, made.trainer)}\n{others}"
+    reason = (
+        f"**{plain(made.trainer)}**: {plain(made.reason)} {asked}{without(gone)}{dropped(lost, made.trainer)}\n{others}"
+    )
     return {**moved, "reason": reason}
 
 
@@ -81,6 +86,12 @@ def method(draft: Draft, trainer: str) -> Draft:
 def dropped(lost: list[str], trainer: str) -> str:
     """Which changes another method could not take over."""
     return f" Changes that {plain(trainer)} has no use for: {plain(', '.join(lost))}." if lost else ""
+
+
+def without(names: list[str]) -> str:
+    """Which settings were dropped for another goal."""
+    said = ["the pictures" if name == FOLDER else label(name).partition(" (")[0] for name in names]
+    return f" Dropped, for this goal does without what was given for another: {plain(', '.join(said))}." if said else ""
 
 
 def check(draft: Draft, place: Place) -> tuple[str, str, str]:

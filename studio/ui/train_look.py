@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from studio.pipelines.errors import UsageError
-from studio.ui import data_look
+from studio.ui import data_look, data_sets
 from studio.ui import draft as drafts
 from studio.ui.draft import Draft
+from studio.ui.form_words import BASIC
 from studio.ui.words import EMPTY, shown
 
 if TYPE_CHECKING:
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     from studio.ui.place import Place
 
 PAGE = 24  # pictures shown at once
+MOST = 1000  # files in the list of those that may be taken out; the page's own come first
 KEPT = 8  # answers of the data doctor
 FOLDER = "data.folder"
+INSTEAD = {  # what the data doctor says of flags, and how it is done on the page
+    "masks = true uses them": f"tick '{BASIC['data.masks']}' to use them",
+    "(--class-word dog)": f"under '{BASIC['data.class_word']}', for example dog",
+}
 HEADERS = ["picture", "caption", "from", "tokens", "cut off", "remarks"]
 
 
@@ -43,7 +49,9 @@ class Looks:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page shows of a folder. stamp: what it depends on; shown: (picture, caption) as they were shown."""
+    """What the page shows of a folder. stamp: what it depends on; shown: (picture, caption) as they were shown;
+    files: those that may be taken out.
+    """
 
     stamp: str
     words: str
@@ -52,6 +60,7 @@ class Answer:
     count: int | None
     pages: int
     thumbnails: list[tuple[Any, str]]
+    files: list[str]
 
 
 def pictures(draft: Draft, place: Place) -> tuple[Pictures, str]:
@@ -73,14 +82,14 @@ def answer(draft: Draft, place: Place, looks: Looks, page: int = 1, before: str 
             raise UsageError(said)
         data, model = pictures(draft, place)
         if data.folder is None:
-            return None if before == "" else Answer("", EMPTY["pictures"], [], {}, None, 1, [])
+            return None if before == "" else Answer("", EMPTY["pictures"], [], {}, None, 1, [], [])
         if f"{data_look.stamp(data, model)}|{page}" == before:
             return None
         stamp, found = looks(data, model)
         return described(f"{stamp}|{page}", found, page)
     except Exception as error:  # the page has to say it, whatever it is
         said = trouble(error)
-        return None if before == said else Answer(said, said, [], {}, None, 1, [])
+        return None if before == said else Answer(said, said, [], {}, None, 1, [], [])
 
 
 def described(stamp: str, found: Look, page: int) -> Answer:
@@ -98,18 +107,26 @@ def described(stamp: str, found: Look, page: int) -> Answer:
         count=len(found.pictures),
         pages=pages,
         thumbnails=[(found.thumbnail(number), found.pictures[number].line) for number in numbers],
+        files=list(dict.fromkeys([*(one.name for one in (*some, *found.pictures)), *found.spare]))[:MOST],
     )
 
 
 def said_of(found: Look) -> str:
     """Verdict, warnings, notes and what was left out, as Markdown."""
     lines = [f"**{plain(found.verdict[:1].upper() + found.verdict[1:])}** · layout {plain(found.layout)}"]
-    lines += [f"- ⚠ {plain(text)}" for text in found.warnings]
-    lines += [f"- {plain(text)}" for text in found.notes]
+    lines += [f"- ⚠ {plain(text)}" for text in map(by_labels, found.warnings)]
+    lines += [f"- {plain(text)}" for text in map(by_labels, found.notes)]
     lines += [f"- left out: {plain(name)}: {plain(why)}" for name, why in found.left_out[:20]]
     if len(found.left_out) > 20:
         lines.append(f"- left out: {len(found.left_out) - 20} more; `studio check-data` lists all")
     return "\n".join([lines[0], "", *lines[1:]])
+
+
+def by_labels(text: str) -> str:
+    """A sentence of the data doctor with the form's labels for flags."""
+    for flag, instead in INSTEAD.items():
+        text = text.replace(flag, instead)
+    return text
 
 
 def not_taken(refused: list[Refused]) -> str:
@@ -131,11 +148,26 @@ def plain(text: str) -> str:
     return "".join(f"\\{mark}" if mark in "\\`*_{}[]<>#|!~$&" else mark for mark in text)
 
 
-def captioned(draft: Draft, place: Place, before: dict[str, str], rows: list[list[Any]]) -> str:
-    """Writes the captions that were edited; what was done, in a sentence. Raises StudioError."""
-    changed = data_look.edited(before, rows)
+def captioned(draft: Draft, place: Place, before: dict[str, str], rows: list[list[Any]]) -> tuple[str, str]:
+    """Writes the captions that were edited: the folder then, as the draft holds it, and what was done, in a sentence.
+
+    Raises StudioError.
+    """
+    changed, now = data_look.edited(before, rows), str(draft["changed"].get(FOLDER) or "")
     if not changed:
-        return "No caption was changed."
+        return now, "No caption was changed."
     data, _ = pictures(draft, place)
-    done = data_look.write(place, data, changed)
-    return f"{len(done)} caption{'s' if len(done) != 1 else ''} written beside the pictures; the old ones are in a zip."
+    if data.folder is None:
+        raise UsageError("there are no pictures any more: reload the page")
+    data_sets.apart(place, data)
+    with data_sets.changing(place, data.folder) as (folder, said):
+        done = data_look.write(place, data.model_copy(update={"folder": folder}), changed)
+    many = f"{len(done)} caption{'s' if len(done) != 1 else ''} written beside the pictures"
+    return (str(folder) if said else now), f"{many}; the old ones are in a zip. {said}".rstrip()
+
+
+def taken_out(draft: Draft, place: Place, names: list[str]) -> tuple[str, str]:
+    """Takes pictures out of an upload: the folder then, and what was done, in a sentence. Raises StudioError."""
+    data, _ = pictures(draft, place)
+    folder, said = data_sets.take_out(place, data.folder, names)
+    return (str(draft["changed"][FOLDER]) if folder == data.folder else str(folder)), said

@@ -139,16 +139,16 @@ def test_the_answer_comes_once_and_again_when_the_folder_changes(folder: Path, p
 def test_uploads(folder: Path, place: Place, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     files = [*sorted(folder.rglob("*.*")), tmp_path / "broken.png"]
-    taken, refused = data_uploads.receive(place, files)
+    taken, refused, _ = data_uploads.receive(place, files)
     assert taken.parent == place.uploads
     assert {path.name for path in taken.iterdir()} == {"a.png", "a.txt", "b.jpg", "c.png", "c.caption"}
     assert sorted(one.name for one in refused) == ["broken.png", "notes.pdf"]
     said = train_look.not_taken(refused)
     assert all(word in said for word in ("broken.png", "save it anew", "notes.pdf", "captions as .txt")), said
     assert data_look.look(pictures(taken), "toy").trainable
-    again, _ = data_uploads.receive(place, [folder / "a.txt"], taken)
+    again, _, _ = data_uploads.receive(place, [folder / "a.txt"], taken)
     assert again == taken, "a caption that is dropped later goes beside its picture"
-    elsewhere, _ = data_uploads.receive(place, [folder / "a.png"], folder)
+    elsewhere, _, _ = data_uploads.receive(place, [folder / "a.png"], folder)
     assert elsewhere.parent == place.uploads, "nothing is added to folders that are no uploads"
     for none in ([], [tmp_path / "broken.png"]):
         with pytest.raises(data_uploads.NothingTaken, match="no picture") as nothing:
@@ -163,14 +163,14 @@ def test_captions_come_back_out_of_the_zip_that_keeps_them(folder: Path, place: 
     kept = next(folder.glob(".captions-*.zip"))
     found = data_look.look(pictures(folder), "toy")
     assert dict(found.left_out)[kept.name] == data_look.EARLIER
-    taken, refused = data_uploads.receive(place, [folder / "a.png", kept])
+    taken, refused, _ = data_uploads.receive(place, [folder / "a.png", kept])
     assert (taken / "a.txt").read_text() == "a sks dog\n"
     assert [one.name for one in refused] == [kept.name]
     assert "c.caption in it has no picture" in refused[0].reason
     (taken / "a.txt").write_text("another\n")
     assert data_uploads.receive(place, [kept], taken)[0] == taken, "alone it is for the pictures that are there"
     assert (taken / "a.txt").read_text() == "a sks dog\n"
-    newer, refused = data_uploads.receive(place, [folder / "a.png", folder / "a.txt", kept])
+    newer, refused, _ = data_uploads.receive(place, [folder / "a.png", folder / "a.txt", kept])
     assert (newer / "a.txt").read_text() == "a red sks dog\n", "the file itself is newer than the zip"
     assert "a.txt in it was passed over" in refused[0].reason
 
@@ -183,7 +183,7 @@ def test_zips_of_something_else(folder: Path, place: Place, tmp_path: Path) -> N
     ):  # fmt: skip
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(entry, text)
-    taken, refused = data_uploads.receive(place, [folder / "a.png", *(tmp_path / name for name in zips)])
+    taken, refused, _ = data_uploads.receive(place, [folder / "a.png", *(tmp_path / name for name in zips)])
     assert {path.name for path in taken.iterdir()} == {"a.png", "a.txt"}
     assert not list(place.uploads.parent.rglob("../a.txt"))
     assert {one.name for one in refused} == {name for name, word in zips.items() if word}
@@ -193,6 +193,21 @@ def test_zips_of_something_else(folder: Path, place: Place, tmp_path: Path) -> N
 def test_two_files_of_one_name_are_not_one(folder: Path, place: Place, tmp_path: Path) -> None:
     (tmp_path / "a b.png").write_bytes((folder / "a.png").read_bytes())
     (tmp_path / "a_b.png").write_bytes((folder / "sub" / "c.png").read_bytes())
-    taken, refused = data_uploads.receive(place, [tmp_path / "a b.png", tmp_path / "a_b.png"])
+    taken, refused, _ = data_uploads.receive(place, [tmp_path / "a b.png", tmp_path / "a_b.png"])
     assert [one.name for one in refused] == ["a_b.png"]
     assert (taken / "a_b.png").read_bytes() == (folder / "a.png").read_bytes()
+
+
+def test_remedies_are_the_pages_own(
+    folder: Path, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "a_mask.png").write_bytes((folder / "a.png").read_bytes())
+    draft = drafts.put(drafts.fresh(), {"model": "toy", "data.folder": str(folder)})
+    found = train_look.answer(draft, place, train_look.Looks())
+    assert found is not None
+    assert "1 mask beside the pictures, not used: tick 'Learn only where masks are white'" in found.words
+    assert "under 'Class word'" in found.words
+    assert "masks = true" not in found.words
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    reason = data_uploads.unfit(folder / "b.jpg")
+    assert reason.endswith("million pixels: make it smaller")

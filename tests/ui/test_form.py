@@ -13,7 +13,7 @@ from studio import registry
 from studio.config import flat, make
 from studio.pipelines.errors import UsageError
 from studio.ui import draft as drafts
-from studio.ui import form, form_choices
+from studio.ui import form, form_choices, form_words
 from studio.ui.place import Place, home
 
 TRAINERS = registry.names("trainers")
@@ -174,3 +174,20 @@ def test_words_are_no_paths(place: Place) -> None:
     assert drafts.config(draft, place).settings.adapter.targets == ".*to_q"
     with pytest.raises(UsageError, match="outside"):
         drafts.config(drafts.put(drafts.fresh(), {"start": "/etc/passwd"}), place)
+
+
+def test_mistakes_are_said_by_labels(place: Place) -> None:
+    wrong = {
+        "lr": (20, "Learning rate (lr) = 20: should be at most 10"),
+        "steps": (0, "Steps of training (steps) = 0: should be at least 1"),
+        "adapter.rank": (0, "Rank (adapter.rank) = 0: should be at least 1"),
+        "keep_steps": ("10\nx", "Keep steps (keep_steps) = 'x': should be a valid integer"),
+    }
+    for name, (value, said) in wrong.items():
+        with pytest.raises(UsageError) as error:
+            drafts.config(drafts.edit(drafts.fresh(), name, value), place)
+        assert str(error.value).startswith(said), name
+    with pytest.raises(UsageError, match=r"^Steps of training \(steps\) is empty: give a value"):
+        drafts.edit(drafts.fresh(), "steps", None)
+    other = "there is no trainer 'x': see `studio list trainers`"
+    assert form_words.spoken(other, {"lr": "Learning rate (lr)"}) == other

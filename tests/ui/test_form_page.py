@@ -1,7 +1,9 @@
-"""The form in a real browser: what is typed while it is drawn anew arrives all the same."""
+"""The form on the page: how it is drawn, and that what is typed meanwhile arrives all the same."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +13,24 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.enable_socket
 WAIT = 60_000
+
+
+BUILT = """
+from pathlib import Path
+import gradio as gr
+from studio.ui import tab_train
+from studio.ui.place import home
+with gr.Blocks() as page:
+    tab_train.build(lambda request: home(Path("runs")))
+(form,) = (one for one in page.fns.values() if one.renderable)
+print(form.concurrency_limit, (page._id, "load") in form.targets)
+"""
+
+
+def test_the_form_is_drawn_when_the_page_opens_and_one_drawing_after_another() -> None:
+    """Two at once change what gradio reads for the other; and nobody waits for the browser's draft to come and go."""
+    done = subprocess.run([sys.executable, "-c", BUILT], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "True"]
 
 
 def test_what_is_typed_while_the_form_is_drawn_anew_is_kept(server: Server, page: Any) -> None:

@@ -66,7 +66,7 @@ def test_errors(place: Place, tmp_path: Path) -> None:
     presets.save(place, "mine", drafts.fresh())
     with pytest.raises(UsageError, match="did you mean 'mine'"):
         presets.load(place, "mime")
-    with pytest.raises(UsageError, match="should be greater"):
+    with pytest.raises(UsageError, match="should be at least 1"):
         presets.save(place, "wrong", drafts.edit(drafts.fresh(), "steps", 0))
     with pytest.raises(UsageError, match="signed-in"):
         presets.save(guest(tmp_path, "", writable=True, zero_gpu=False), "x", drafts.fresh())

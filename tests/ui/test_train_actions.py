@@ -108,6 +108,27 @@ def test_what_one_goal_proposed_does_not_stay_for_another(place: Place) -> None:
     assert train_actions.proposed(own, "subject", 5, place)["changed"]["data.prompt"] == "my own {trigger}"
 
 
+def test_what_a_goal_does_without_is_dropped_and_said(place: Place) -> None:
+    own = {"data.class_word": "fox", "lr": 0.5}
+    subject = train_actions.proposed(ready(**own), "subject", 5, place)
+    style = train_actions.proposed(subject, "style", 5, place)
+    assert "data.class_word" not in style["changed"]
+    assert "Dropped" in style["reason"]
+    assert "Class word" in style["reason"]
+    assert style["changed"]["data.folder"] == "subject:fox"
+    for before in (subject, ready(**own)):
+        few = train_actions.proposed(before, "few-step", 5, place)
+        assert few["changed"] == {"model": "toy", "lr": 0.5}
+        for word in ("the pictures", "Class word", "Name of the run", "Steps of training"):
+            assert word in few["reason"]
+        assert train_actions.check(few, place)[2] == ""
+    typed = drafts.put(style, {"data.class_word": "ink"})
+    assert train_actions.reset(typed, ("data.class_word",), place)["changed"]["data.class_word"] == "ink"
+    first = train_actions.proposed(drafts.put(drafts.fresh(), {"run": "mine", "steps": 3}), "few-step", None, place)
+    assert first["changed"] == {"run": "mine", "steps": 3}, "what was typed before any goal was meant for this one"
+    assert "Dropped" not in first["reason"]
+
+
 def test_without_pictures_the_page_says_what_start_would(place: Place) -> None:
     command, _, said = train_actions.check(drafts.fresh(), place)
     assert not command
