@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ def begin(session: Session) -> Chooser | None:
         return None
     try:
         chooser = Chooser(session, exam(session))
+        chooser.begin(1)
         chooser.base(session.config.settings.choice.seeds)
     except PROBLEMS as problem:
         session.journal("warning", message=f"checkpoints are not scored: {problem}")
@@ -79,6 +82,9 @@ class Chooser:
     ledger: Ledger = field(init=False)
     off: bool = False
     picked: Marks | None = None
+    round: int = 0
+    rounds: int = 1
+    since: float = 0.0
 
     def __post_init__(self) -> None:
         found, exam = Ledger.read(self.session.run.folder / NAME), self.exam.fingerprint()
@@ -93,7 +99,8 @@ class Chooser:
 
     def base(self, seeds: int) -> Marks:
         """The base model's marks, and the scale that they make."""
-        self.session.count("score", self.exam.draw(0, 1.0, seeds))
+        self.round += 1
+        self.draw(0, 1.0, seeds, "the base model")
         marks = self.exam.marks(0, 1.0, seeds)
         self.ledger.scale = self.exam.scale(marks, seeds, self.choice.identity)
         self.ledger.put(marks)
@@ -121,7 +128,8 @@ class Chooser:
             return
         with self.careful():
             self.ledger.forget(step, digest(self.session.adapter.state_dict()))
-            self.measure(step, 1.0, self.choice.seeds)
+            self.begin(1)
+            self.measure(step, 1.0, self.choice.seeds, self.called(step))
             curve = self.curve(step)
             self.keep(curve)
             here = next(number for number, marks in enumerate(curve.marks) if marks.step == step)
@@ -130,11 +138,27 @@ class Chooser:
             self.journal("score", message=said, data=curve.row(here) | {"best": best.step})
             self.mark(best.step)
 
-    def measure(self, step: int, strength: float, seeds: int) -> Marks:
+    def begin(self, rounds: int) -> None:
+        """So many candidates are to be drawn, one after the other."""
+        self.round, self.rounds, self.since = 0, rounds, time.time()
+
+    def draw(self, step: int, strength: float, seeds: int, what: str) -> None:
+        """A candidate's pictures; their progress says what they are of, and which of how many it is."""
+        place = {"what": what, "round": self.round, "rounds": self.rounds, "since": round(self.since, 3)}
+        self.session.count("score", self.exam.draw(step, strength, seeds), **place)
+
+    def called(self, step: int) -> str:
+        """`checkpoint 2 of 3`: a step among those at which checkpoints are kept, the last step with them."""
+        settings = self.session.config.settings
+        every = settings.save_every or settings.steps
+        return f"checkpoint {math.ceil(step / every)} of {math.ceil(settings.steps / every)}"
+
+    def measure(self, step: int, strength: float, seeds: int, what: str) -> Marks:
         """A candidate's marks, drawn unless they are known. The adapter holds its weights now."""
+        self.round += 1
         found = self.ledger.get(step, strength, seeds * self.exam.prompts)
         if found is None:
-            self.session.count("score", self.exam.draw(step, strength, seeds))
+            self.draw(step, strength, seeds, what)
             found = self.exam.marks(step, strength, seeds)
             self.ledger.put(found)
         return found
@@ -166,16 +190,20 @@ class Chooser:
         """Score all with the final number of pictures, try strengths of the leaders, and name the recommended one."""
         self.ledger.forget(last, digest(self.session.adapter.state_dict()))
         kept, seeds = usable(self.run.checkpoints), max(self.choice.seeds, self.choice.final_seeds)
-        base, found = self.base(seeds), []
-        for step in sorted({*kept, last}):
-            with self.weights(step, last, kept):
-                found.append(self.measure(step, 1.0, seeds))
-        curve = self.ranking(found)
+        found: list[Marks] = []
+        steps = sorted({*kept, last})
         others = self.choice.strengths if getattr(self.session.adapter, "holds_strength", True) else ()
+        self.begin(1 + len(steps) + min(self.choice.leaders, len(steps)) * len({*others} - {1.0}))
+        base = self.base(seeds)
+        for number, step in enumerate(steps, 1):
+            with self.weights(step, last, kept):
+                found.append(self.measure(step, 1.0, seeds, f"checkpoint {number} of {len(steps)}"))
+        curve = self.ranking(found)
         for one in curve.leaders(self.choice.leaders):
             step = curve.marks[one].step
             with self.weights(step, last, kept):
-                found += [self.measure(step, x, seeds) for x in sorted({*others} - {1.0})]
+                for strength in sorted({*others} - {1.0}):
+                    found.append(self.measure(step, strength, seeds, f"step {step} at strength {strength:g}"))
         final = self.ranking(found)
         self.tell(curve, final, base)
         return final.marks[final.pick()]

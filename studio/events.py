@@ -20,7 +20,8 @@ class Event:
     """One thing that happened: numbers of a step, or a named event with its fields.
 
     phase: one of PHASES; step: optimizer steps done; numbers: floats or one-element tensors, by name;
-    event: '' or "progress" (fields done, total), "preview", "checkpoint", "deleted", "warning", "message",
+    event: '' or "progress" (fields done, total; of scores also what, round, rounds, since), "preview", "checkpoint",
+    "deleted", "warning", "message",
     "audit" (what learns), "score" (of a checkpoint), "choice" (the best one), "accepted" (changes), "plan", "memory",
     "ended" (by itself), "stopped", "failed", "done"; time: unix seconds. The numbers of a step on a CPU have a field
     busy: seconds of processor that this process has taken, which other processes on the machine do not lengthen.

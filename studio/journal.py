@@ -110,11 +110,11 @@ class Journal:
             self.unwatch()
             self(event, **fields)
 
-    def count(self, phase: str, steps: Iterator[tuple[int, int]]) -> None:
-        """Report a phase's progress while it runs; Stopped when somebody asked for it."""
+    def count(self, phase: str, steps: Iterator[tuple[int, int]], **about: Any) -> None:
+        """Report a phase's progress while it runs; Stopped when somebody asked for it. about: what is counted."""
         self.enter(phase)
         # closed now, not when somebody drops it: what it borrowed (the random state, the adapter) is given back
         with closing(steps) if isinstance(steps, Generator) else nullcontext():
             for done, total in steps:
-                self("progress", done=done, total=total)
+                self("progress", done=done, total=total, **about)
                 self.stop.check()

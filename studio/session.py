@@ -275,7 +275,7 @@ class Session(Materials):
         self.journal("preview", path=str(paths[0].relative_to(self.run.folder)), pictures=len(paths))
         return made
 
-    def count(self, phase: str, steps: Iterator[tuple[int, int]]) -> None:
-        """A phase's progress; a request to stop ends it before the network's next call."""
+    def count(self, phase: str, steps: Iterator[tuple[int, int]], **about: Any) -> None:
+        """A phase's progress; a request to stop ends it before the network's next call. about: what is counted."""
         with self.journal.stop.between_calls(self.model):
-            self.journal.count(phase, steps)
+            self.journal.count(phase, steps, **about)

@@ -354,13 +354,17 @@ def test_stopped_while_it_scores_and_resumed_equals_straight(data: Path, tmp_pat
     config, folder = runs.config(data, tmp_path, data=CALLED, choice=SCORED), tmp_path / "one"
     with pytest.raises(Stopped):
         train(config, runs.when("progress", "score", step, lambda: (folder / "stop").touch()))
-    known, drawn = set(checkpoints.steps(folder / "checkpoints")) - {step}, []
+    known, drawn, told = set(checkpoints.steps(folder / "checkpoints")) - {step}, [], []
 
     def report(event: Event) -> None:
         if event.event == "progress" and event.phase == "score":
             drawn.append(event.step)
+            told.append(event.fields)
 
     assert train(config, report) == folder
+    assert all(1 <= said["round"] <= said["rounds"] and said["since"] > 0 for said in told)
+    assert {said["what"] for said in told} >= {"the base model", f"checkpoint {3 if step == runs.STEPS else 1} of 3"}
+    assert {(said["round"], said["rounds"]) for said in told} >= {(1, 1), (6, 6)}
     assert not known & set(drawn)  # what was scored is not scored again
     assert runs.numbers(folder) == runs.numbers(scored)
     same(runs.files(folder), runs.files(scored))

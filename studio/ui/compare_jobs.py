@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from studio import checkpoints
 from studio.pipelines.errors import UsageError
+from studio.store import Run, Store
 from studio.ui.jobs import Queue
 from studio.ui.library import run_of
 from studio.ui.library_export import adapters
@@ -14,24 +16,47 @@ from studio.ui.side_choice import read
 COMMAND = "evaluate"
 
 
-def evaluate(runs: Path, names: Sequence[str], owner: str = "", quick: bool = False, pick: bool = False) -> str:
-    """Puts an evaluation of each run into the queue; what was done, in words.
+def offered(runs: Path) -> list[str]:
+    """The runs that there is something to judge of, the newest first: weights, or the scores of a run."""
+    return [run.name for run in Store(runs).list() if judgeable(run)]
 
-    pick: first the recommended checkpoint becomes the adapter. Raises UsageError before anything is queued.
+
+def judgeable(run: Run) -> bool:
+    """Whether a run has an adapter, a checkpoint or scores. One that never began has none."""
+    return bool(adapters(run) or checkpoints.steps(run.checkpoints)) or (run.folder / "scores.json").is_file()
+
+
+def evaluate(runs: Path, names: Sequence[str], owner: str = "", quick: bool = False, pick: bool = False) -> str:
+    """Puts an evaluation of each run that can be evaluated into the queue; what was done and left out, in words.
+
+    pick: first the recommended checkpoint becomes the adapter. Raises UsageError where none can be.
     """
-    found = [run_of(runs, name) for name in names]
-    for run in found:
-        if not adapters(run):
-            raise UsageError(f"{run.name} has no adapter yet: it comes when the run is done; resume it under Watch")
-        if pick and not read(run.folder).reason:
-            raise UsageError(f"{run.name} has no recommended checkpoint: evaluate it without, or save checkpoints")
-    for run in found:
+    found = {run: lacking(run, pick) for run in (run_of(runs, name) for name in names)}
+    able = [run for run, why in found.items() if not why]
+    out = [f"{run.name} {why}" for run, why in found.items() if why]
+    if not able:
+        raise UsageError("nothing to evaluate: " + "; ".join(out))
+    for run in able:
         words = [COMMAND, str(run.folder), "--runs", str(runs.absolute()), "--json"]
         Queue(runs).command([*words, *["--quick"] * quick, *["--pick"] * pick], run.folder, owner)
-    listed = ", ".join(run.name for run in found)
-    return (
-        f"In the queue: the evaluation of {listed}. Its turn is under Watch, Queue; the scores come here by themselves."
-    )
+    listed = ", ".join(run.name for run in able)
+    turn = "Its turn is under Watch, Queue; the scores come here by themselves."
+    return " ".join([f"In the queue: the evaluation of {listed}. {turn}", *(f"Left out: {one}." for one in out)])
+
+
+def lacking(run: Run, pick: bool) -> str:
+    """Why a run cannot be evaluated, with what to do; "" where it can."""
+    if not adapters(run):
+        return "has no adapter yet (it comes when the run is done; resume it under Watch)"
+    if pick and not read(run.folder).reason:
+        return "has no recommended checkpoint (evaluate it without, or save checkpoints)"
+    return ""
+
+
+def missing(runs: Path, names: Sequence[str]) -> str:
+    """Which of the runs an evaluation leaves out, and why; "" where it takes all."""
+    found = {run.name: lacking(run, False) for run in map(Run, (runs / name for name in names))}
+    return " ".join(f"An evaluation leaves out {name}: it {why}." for name, why in found.items() if why)
 
 
 def states(runs: Path, names: Sequence[str] | None) -> str:

@@ -13,7 +13,7 @@ from studio.store import NAME, Run, Store
 from studio.ui.place import Place
 from studio.ui.recipes import BASE, Recipe, made
 
-DETAILED = 20  # newest runs whose checkpoints are listed; those of others can be typed
+DETAILED = 20  # newest runs whose checkpoints are listed beside their adapters; those of others can be typed
 FIXED = (("the base model alone", BASE), ("few steps (lcm:embedded)", drawing.EMBEDDED))
 
 
@@ -23,10 +23,10 @@ def choices(store: Store) -> list[tuple[str, str]]:
 
 
 def of_run(run: Run, detailed: bool = True) -> Iterator[tuple[str, str]]:
-    """A run's adapter and, if wanted, its checkpoints, the newest first."""
-    if (run.folder / ADAPTER).is_file():
+    """A run's adapter and, if wanted or where there is none, its checkpoints, the newest first."""
+    if finished := (run.folder / ADAPTER).is_file():
         yield run.name, run.name
-    if detailed:
+    if detailed or not finished:
         for step in reversed(checkpoints.steps(run.checkpoints)):
             yield f"{run.name}, step {step}", f"{run.name}@{step}"
 

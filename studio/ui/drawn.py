@@ -11,7 +11,7 @@ from studio.pipelines.errors import StudioError
 from studio.ui import grids
 from studio.ui.drawable import portable
 from studio.ui.drawing_room import Drawn
-from studio.ui.drawn_files import NAME, free, stamp
+from studio.ui.drawn_files import NAME, free, newest, stamp
 from studio.ui.grids import Axis
 from studio.ui.place import Place
 from studio.ui.recipe_reading import texts
@@ -26,22 +26,24 @@ class Kept:
     caption: str
 
 
-def keep(drawn: Drawn, place: Place) -> Kept:
-    """The picture, written. Raises OSError."""
+def keep(drawn: Drawn, place: Place, moment: str = "", number: int = 0) -> Kept:
+    """The picture, written. moment: when its drawing began; number: its place there. Raises OSError."""
     from studio import pictures
 
     recipe = portable(drawn.recipe, place)
-    path = free(place.runs / NAME, f"{stamp()}-s{recipe.seed}")
+    path = free(place.runs / NAME, f"{moment or stamp()}-{number:03}-s{recipe.seed}")
     return Kept(pictures.save(drawn.image, path, **recipe.about()), caption(recipe))
 
 
-def keep_sheets(recipe: Recipe, axes: Sequence[Axis], drawn: Sequence[Drawn | None], place: Place) -> Iterator[Kept]:
+def keep_sheets(
+    recipe: Recipe, axes: Sequence[Axis], drawn: Sequence[Drawn | None], place: Place, moment: str = ""
+) -> Iterator[Kept]:
     """The sheets of a grid, written, each with the recipe it was drawn around and its axes. Raises OSError."""
     from studio import pictures
 
     told = portable(recipe, place)
     for title, sheet in grids.sheets(axes, [one.image if one else None for one in drawn]).items():
-        path = free(place.runs / NAME, f"{stamp()}-grid")
+        path = free(place.runs / NAME, f"{moment or stamp()}-grid")
         pictures.save(sheet, path, **grids.about(told, axes, title))
         yield Kept(path, heading([axis.name for axis in axes], title))
 
@@ -64,7 +66,7 @@ def heading(names: Sequence[str], title: str) -> str:
 def recent(place: Place, most: int = 40) -> list[Kept]:
     """The newest pictures. Those that cannot be read are left out: somebody else's files."""
     found = []
-    for path in sorted((place.runs / NAME).glob("*.png"), key=lambda path: path.name, reverse=True)[:most]:
+    for path in newest(place.runs / NAME)[:most]:
         try:
             said = texts(path)
             recipe = Recipe.model_validate_json(said.get(KEY, ""))

@@ -1,4 +1,4 @@
-"""The files of pictures drawn on the page: RUNS/.pictures, named by their time, the newest kept."""
+"""The files of pictures drawn on the page: RUNS/.pictures, named by their drawing's time, the newest kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from studio.ui.place import Place
 
 NAME = ".pictures"
 MOST = 2000  # pictures that are kept; the oldest go first
-OURS = re.compile(r"\d{8}-\d{6}-\d{6}-(s\d+|grid)(-\d+)?\.png")
+MOMENT = len("20260102-030405-678901")  # letters of a name that pictures drawn together share
+OURS = re.compile(r"\d{8}-\d{6}-\d{6}-(\d{3}-)?(s\d+|grid)(-\d+)?\.png")
 
 
 def stamp() -> str:
@@ -25,6 +26,14 @@ def free(folder: Path, name: str) -> Path:
         number += 1
         path = folder / f"{name}-{number}.png"
     return path
+
+
+def newest(folder: Path) -> list[Path]:
+    """The pictures of a folder: what was drawn last first, and of one drawing its sheets, then its order."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.png"), key=lambda path: ("-grid" not in path.name, path.name)):
+        found.setdefault(path.name[:MOMENT], []).append(path)
+    return [path for moment in sorted(found, reverse=True) for path in found[moment]]
 
 
 def prune(place: Place, most: int = MOST) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studio.events import Event
 from studio.pipelines.errors import UsageError
-from studio.rate import Rate, clock
+from studio.rate import Rate, lasting
 from studio.secrets import redact
 from studio.store import Run
 from studio.ui import live_log, live_previews
@@ -57,6 +57,8 @@ class Live:
             self.numbers.take(event)
         if event.phase == "train" and kind == "numbers":
             self.rate.add(event)
+        elif event.phase == "load" and self.rate.marks:  # a new start has a speed of its own
+            self.rate = Rate(self.rate.total)
         if kind in FINAL:
             self.end = event
         elif event.phase in ("load", "train"):
@@ -76,11 +78,11 @@ class Live:
         self.notes.append(text)
 
     def left(self, now: float) -> str:
-        """`2:03`: the time that the training still takes; '' while nobody can say."""
+        """`2 min 3 s`: the time that the training still takes; '' while nobody can say."""
         total, speed = self.rate.total, self.rate.speed
         if self.end is not None or self.phase != "train" or not speed or self.step >= total:
             return ""
-        return clock(max(0.0, (total - self.step) / speed - max(0.0, now - self.heard)))
+        return lasting(max(0.0, (total - self.step) / speed - max(0.0, now - self.heard)))
 
     def stamps(self) -> dict[str, tuple[int, ...]]:
         """What changes when a part of the page has something new to show."""

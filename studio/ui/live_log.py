@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from studio import logs
@@ -68,16 +69,49 @@ def printed(folder: Path, known: Iterable[str] = ()) -> list[str]:
     return [redact(line) for line in lines][-LINES:]
 
 
-def counting(folder: Path) -> tuple[str, int, int] | None:
-    """Phase, done and total of the newest event in job.log, where that is a phase's progress: no run keeps those."""
+@dataclass(frozen=True)
+class Count:
+    """How far a phase is that counts. what: of which pictures, "" where it does not say; round, rounds: which of how
+    many such counts it is; since: when the first of them began; now: when it said this, unix seconds.
+    """
+
+    phase: str
+    done: int
+    total: int
+    what: str = ""
+    round: int = 1
+    rounds: int = 1
+    since: float = 0.0
+    now: float = 0.0
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the last round ends, by how long all before took; None while nobody can say."""
+        share = (self.round - 1 + self.done / max(1, self.total)) / max(1, self.rounds)
+        if not self.since or not 0 < share <= 1:
+            return None
+        return max(0.0, (self.now - self.since) * (1 / share - 1) - max(0.0, now - self.now))
+
+
+def counting(folder: Path) -> Count | None:
+    """The newest event in job.log, where that is a phase's progress: no run keeps those."""
     for line in reversed(end(folder / JOB)):
         if (event := parsed(line.encode())) is None:
             continue
-        if event.event != "progress":
-            return None
-        done, total = (event.fields.get(key) for key in ("done", "total"))
-        return (event.phase, done, total) if isinstance(done, int) and isinstance(total, int) else None
+        return count(event) if event.event == "progress" else None
     return None
+
+
+def count(event: Event) -> Count | None:
+    """A phase's progress; None where it has no numbers."""
+    said = event.fields
+    done, total = said.get("done"), said.get("total")
+    if not isinstance(done, int) or not isinstance(total, int):
+        return None
+    first, many = said.get("round"), said.get("rounds")
+    rounds = (first, many) if isinstance(first, int) and isinstance(many, int) else (1, 1)
+    since = said.get("since")
+    began = float(since) if isinstance(since, (int, float)) else 0.0
+    return Count(event.phase, done, total, str(said.get("what", "")), *rounds, began, event.time)
 
 
 def text(folder: Path, news: Iterable[str]) -> str:

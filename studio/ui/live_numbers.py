@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from studio.events import Event
@@ -68,10 +70,21 @@ class Numbers:
             return None
         return Course(self.values, self.best if self.back is None else self.back, self.stop, self.back)
 
+    def each(self) -> Points:
+        """The main number at every step that has one."""
+        return sorted(self.values.get(self.main, {}).items())
+
     def curve(self) -> dict[str, Points]:
         """The main number, with its running mean: from the first step on, for a plot learns no line's colour later."""
-        found = self.points(self.main)
-        return {EACH: found, MEAN: smooth(found)}
+        found = smooth(self.each())
+        every = math.ceil(len(found) / MOST) or 1
+        return {EACH: self.points(self.main), MEAN: found[(len(found) - 1) % every :: every]}  # its end is `mean`
+
+    def mean(self) -> tuple[float, int] | None:
+        """Where the running mean ends, and over how many steps it goes; None before the first step."""
+        found = self.each()
+        part = found[-span(len(found)) :]
+        return (sum(value for _, value in part) / len(part), len(part)) if part else None
 
     def panels(self) -> list[tuple[str, dict[str, Points]]]:
         """What the guard of a run by rewards saw, as a title and its lines, each; [] where none has looked."""
@@ -80,17 +93,26 @@ class Numbers:
         return [(one.title, {label: thinned(line, MOST) for label, line in one.lines.items()}) for one in shown]
 
 
+def span(count: int) -> int:
+    """Over how many steps the running mean goes: enough to see through the noise of a loss."""
+    return max(20, min(100, count // 10))
+
+
 def smooth(points: Points) -> Points:
-    """The mean over a twentieth of the points, those before."""
-    window = max(2, len(points) // 20)
-    values = [value for _, value in points]
-    parts = ((step, values[max(0, index + 1 - window) : index + 1]) for index, (step, _) in enumerate(points))
-    return [(step, sum(part) / len(part)) for step, part in parts]
+    """The mean of each point and those before it, over a span."""
+    sums, window = list(accumulate((value for _, value in points), initial=0.0)), span(len(points))
+    starts = (max(0, end - window) for end in range(1, len(sums)))
+    parts = ((sums[end] - sums[start]) / (end - start) for end, start in enumerate(starts, 1))
+    return [(step, mean) for (step, _), mean in zip(points, parts, strict=True)]
 
 
-def named(title: str, lines: Iterable[str]) -> str:
-    """`diversity: blue within a prompt, orange across prompts`: the page's line plot cuts its own legend off."""
-    marks = [f"{'orange' if name in SECOND else 'blue'} {name}" for name in lines]
+def named(title: str, lines: Iterable[str], over: int = 0) -> str:
+    """`diversity: blue within a prompt, orange across prompts`: the page's line plot cuts its own legend off.
+
+    over: the steps that a running mean goes over.
+    """
+    known = {MEAN: f"mean of {over} steps"} if over else {}
+    marks = [f"{'orange' if name in SECOND else 'blue'} {known.get(name, name)}" for name in lines]
     return f"{title}: {', '.join(marks)}" if len(marks) > 1 else title
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from studio.rate import clock
+from studio.rate import lasting
 from studio.ui.jobs import Job, Queue
 
 ENDED = 8  # ended jobs that are shown
@@ -62,7 +62,7 @@ def state(job: Job) -> str:
 def since(job: Job, now: float) -> str:
     """When the job came into its state, in the clock's words: the table need not be drawn anew every second."""
     moment = job.ended or (job.began if job.state in ("running", "stopping") else job.asked)
-    took = f" (took {clock(job.ended - job.began)})" if job.ended and job.began else ""
+    took = f" (took {lasting(job.ended - job.began)})" if job.ended and job.began else ""
     form = "%H:%M" if now - moment < 20 * 3600 else "%Y-%m-%d %H:%M"
     return time.strftime(form, time.localtime(moment)) + took
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from studio.rate import clock
+from studio.rate import lasting
 from studio.reward_section import story
 from studio.ui import live_log
 from studio.ui.live import Live
+from studio.ui.live_log import Count
 from studio.ui.live_state import AT_WORK, Doing
 
 PHASES = {
@@ -25,6 +26,7 @@ PHASES = {
     "export": "writing the adapter",
     "check": "checking the adapter in a stock pipeline",
 }
+UNITS = {"score": "pictures", "preview": "pictures", "check": "pictures"}
 SAID = {
     "new": "not started; Resume starts it",
     "waiting": "waits in the queue",
@@ -43,43 +45,56 @@ Part = tuple[str, str]
 def status(live: Live, what: Doing, now: float | None = None) -> Markup:
     """State, progress bar and numbers as HTML; every text of the run is escaped."""
     now = time.time() if now is None else now
+    count = live_log.counting(live.run.folder) if what in AT_WORK and live.phase != "train" else None
     head = SAID.get(what, what)
     if what == "running":
-        head = PHASES.get(live.phase, "starting") if live.end is None else "starting"
-    done, total, unit = progress(live, what)
-    head = unit if what == "running" and total and unit != "steps" else head
+        head = "starting" if live.end is not None else working(live, count)
+    done, total, unit = progress(live, count)
     bar = Markup('<progress value="{}" max="{}" aria-label="{} of {} {}"></progress>') if total else Markup("")
     items = Markup(" ").join(
         Markup('<span class="watch-number"><small>{}</small> {}</span>').format(*part)
-        for part in numbers(live, what, now, (done, total, unit))
+        for part in numbers(live, what, now, count)
     )
     frame = Markup('<div class="watch-status" role="status" data-state="{}"><strong>{}</strong> {}<div>{}</div></div>')
     return frame.format(what, head, bar.format(done, total, done, total, unit), items)
 
 
-def progress(live: Live, what: Doing) -> tuple[int, int, str]:
+def working(live: Live, count: Count | None) -> str:
+    """The phase that a run is in: `scoring checkpoint 2 of 3`."""
+    if count is None:
+        return PHASES.get(live.phase, "starting")
+    if not count.what:
+        return PHASES.get(count.phase, count.phase)
+    several = f"; {count.round} of {count.rounds} to draw" if count.rounds > 1 else ""
+    return f"scoring {count.what}{several}"
+
+
+def progress(live: Live, count: Count | None) -> tuple[int, int, str]:
     """Done, total and what is counted: a phase's own count while it is at work on one, else the steps."""
-    if what in AT_WORK and live.phase != "train" and (count := live_log.counting(live.run.folder)):
-        return count[1], count[2], PHASES.get(count[0], count[0])
+    if count is not None:
+        return count.done, count.total, UNITS.get(count.phase, "done")
     return min(live.numbers.last, live.rate.total), live.rate.total, "steps"
 
 
-def numbers(live: Live, what: Doing, now: float, count: tuple[int, int, str]) -> Iterable[Part]:
-    """Names and values beside the bar, with their units."""
-    done, total, unit = count
-    if total:
-        yield unit, f"{done:,} of {total:,}"
-    if what in AT_WORK and live.phase == "train" and live.rate.speed:
+def numbers(live: Live, what: Doing, now: float, count: Count | None) -> Iterable[Part]:
+    """Names and values beside the bar, with their units. The steps are there whatever else is counted."""
+    for done, total, unit in dict.fromkeys([progress(live, count), progress(live, None)]):
+        if total:
+            yield unit, f"{done:,} of {total:,}"
+    fresh = what in AT_WORK and live.end is None  # else what is known is of an earlier start
+    if fresh and live.phase == "train" and live.rate.speed:
         yield "speed", speed(live.rate.speed)
-    if what in AT_WORK and (left := live.left(now)):
+    if fresh and (left := live.left(now)):
         yield "time left", left
-    if live.rate.seen:
-        yield f"mean {live.rate.name}", f"{live.rate.mean:.4g}"
+    if fresh and count is not None and (wait := count.left(now)) is not None:
+        yield "scoring left", f"about {lasting(wait)}"
+    if (mean := live.numbers.mean()) is not None:
+        yield f"mean {live.numbers.main} of {mean[1]} steps", f"{mean[0]:.4g}"
     if live.peak:
         yield "peak memory", f"{live.peak / 2**30:.2f} GiB"
     silent = now - max(live.heard, live_log.heard(live.run.folder))
     if what in AT_WORK and live.heard and silent > max(QUIET, LATE / (live.rate.speed or LATE)):
-        yield "last news", f"{clock(silent)} ago; its process is at work"
+        yield "last news", f"{lasting(silent)} ago; its process is at work"
 
 
 def speed(value: float) -> str:
@@ -94,7 +109,7 @@ def notes(live: Live, said: Iterable[str] = ()) -> Markup:
     return Markup('<ul class="watch-notes">{}</ul>').format(items) if items else Markup("")
 
 
-def outcome(live: Live) -> list[str]:
+def outcome(live: Live, what: Doing) -> list[str]:
     """What the guard found, how the run ended, and which checkpoint is recommended, in sentences."""
     course = live.numbers.course()
     said = [] if course is None else [story(course)]
@@ -102,7 +117,7 @@ def outcome(live: Live) -> list[str]:
         said.append(f"Rolled back: the adapter holds step {course.back} again.")
     elif course is not None and course.best is not None and live.end is None:
         said.append(f"Should its looks stay bad, the adapter goes back to step {course.best} and the run ends.")
-    if live.end is not None and live.end.event == "stopped":
+    if what == "stopped" and live.end is not None and live.end.event == "stopped":
         said.append(str(live.end.fields.get("message", "")))
     return said + (recommended(live.run.folder / CHOICE) if live.end is not None else [])
 

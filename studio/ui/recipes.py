@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,9 +99,16 @@ def made(base: Recipe | None = None, /, **values: Any) -> Recipe:
         return Recipe.model_validate({**start, **values})
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in mistake["loc"]) or "recipe"
         given = "" if not mistake["loc"] else f" = {str(mistake['input'])[:80]}"
-        raise UsageError(f"{where}{given}: {message(mistake)}") from None
+        raise UsageError(f"{called(mistake['loc'])}{given}: {message(mistake)}") from None
+
+
+def called(place: Sequence[int | str]) -> str:
+    """A setting as a person calls it: `strength of source 2`, `guidance scale`, `guidance: w_con`."""
+    names = [str(part) for part in place]
+    if names[:1] in (["strengths"], ["sources"]) and len(names) > 1 and names[1].isdigit():
+        return f"{'strength of source' if names[0] == 'strengths' else 'source'} {int(names[1]) + 1}"
+    return ": ".join([name.replace("_", " ") for name in names[:1]] + names[1:]) or "recipe"
 
 
 def only_read(guidance: Guiding) -> Guiding:
@@ -122,6 +130,13 @@ def command(recipe: Recipe, n: int = 1, runs: Path | None = None) -> str:
         if (value := getattr(recipe.guidance, name)) != getattr(standard.guidance, name):
             words += flag("guidance" if name == "kind" else f"guidance.{name}", value)
     return shlex.join([*words, *(flag("runs", runs) if runs else ())])
+
+
+def commands(recipes: Sequence[Recipe], runs: Path | None = None) -> str:
+    """A command for each picture of a grid, to a file each: the command line puts no sheet of axes together."""
+    head = f"# the grid's {len(recipes)} pictures, a command each; only the page puts them together as a sheet"
+    lines = (f"{command(one, 1, runs)} --out grid-{number:02}.png" for number, one in enumerate(recipes, 1))
+    return "\n".join([head, *lines])
 
 
 def flag(name: str, value: object) -> list[str]:

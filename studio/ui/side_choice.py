@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from studio.pipelines.confine import is_inside
+from studio.store import Run
+from studio.ui.blind_pairs import calls, filled
 
 FILE, PICTURES = "choice.json", Path("choice") / "pictures"
 PICK = "First make the recommended checkpoint the run's adapter"
@@ -43,12 +45,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run's choice.json says. reason: a sentence; exported: whether it is the run's adapter."""
+    """What a run's choice.json says. reason: a sentence; exported: whether it is the run's adapter; called: its
+    subject's trigger and class word.
+    """
 
     reason: str = ""
     exported: bool = False
     prompts: list[str] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    called: tuple[str, str] = ("", "")
 
     @property
     def steps(self) -> list[int]:
@@ -63,6 +68,10 @@ class Choice:
     def at(self, step: int, strength: float) -> Candidate | None:
         """The candidate in a cell of the grid; None where that strength was not tried."""
         return next((one for one in self.candidates if (one.step, one.strength) == (step, strength)), None)
+
+    def asked(self, prompt: int) -> str:
+        """A prompt's words, with what the run calls its subject; "" where it has not so many."""
+        return filled(self.prompts[prompt], " ".join(filter(None, self.called))) if prompt < len(self.prompts) else ""
 
     def seeds(self) -> list[str]:
         """The seeds that pictures were drawn with."""
@@ -90,7 +99,8 @@ def read(folder: Path) -> Choice:
         picked, about = said["picked"], said["about"]
         wanted = (picked.get("step"), picked.get("strength"))
         rows = [candidate(folder, row, wanted) for row in said["table"]]
-        return Choice(str(picked.get("reason", "")), bool(picked.get("exported")), list(about.get("prompts", [])), rows)
+        prompts, called = list(map(str, about.get("prompts", []))), calls(Run(folder))
+        return Choice(str(picked.get("reason", "")), bool(picked.get("exported")), prompts, rows, called)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Choice()
 

@@ -11,7 +11,7 @@ from studio.evaluation.meanings import meaning
 from studio.evaluation.plots import tag
 from studio.store import Run
 from studio.ui import side_by_side
-from studio.ui.blind_pairs import BASE, previews
+from studio.ui.blind_pairs import BASE, calls, previews, spoken
 from studio.ui.library_thumbs import inline
 from studio.ui.side_by_side import Row
 from studio.ui.side_choice import POINTS, Candidate, Choice
@@ -74,20 +74,25 @@ def scores(names: Sequence[str], rows: Sequence[Row]) -> str:
             yield tag("td", escape(value) + beside, class_="best" if best else "")
 
     head = ["score", *names]
-    return sheet(head, map(cells, rows), "Scores with 95 % intervals; the best of each row is bold")
+    bold = "; the best of each row is bold" if any(best for row in rows for _, _, best in row.cells) else ""
+    return sheet(head, map(cells, rows), f"Scores with 95 % intervals{bold}")
 
 
 def strip(folders: Sequence[Path], runs: Path, most: int = 8) -> str:
-    """The last previews of runs beside each other, a row per prompt, the first run's base model before them."""
-    columns = [dict(previews(Run(folder), base=False)) for folder in folders]
-    before = dict(previews(Run(folders[0]), base=True)) if folders else {}
+    """The last previews of runs beside each other, a row per prompt and seed; before them the base model's
+    of the first run that has it.
+    """
+    made = [Run(folder) for folder in folders]
+    columns, called = [dict(previews(run, base=False)) for run in made], [calls(run) for run in made]
+    before = {key: shown for run in reversed(made) for key, shown in previews(run, base=True)}
     keys = list(dict.fromkeys(key for column in columns for key in column))[:most]
 
     def cells(key: tuple[str, str, str]) -> Iterable[Markup]:
-        yield tag("th", escape(key[1]) + tag("small", f"seed {key[2]}"), scope="row")
+        words = spoken(key[1], [column[key].words for column in columns if key in column], called)
+        yield tag("th", escape(words) + tag("small", f"seed {key[2]}"), scope="row")
         for name, column in zip([BASE, *(f.name for f in folders)], [before, *columns], strict=True):
-            path = column.get(key)
-            yield tag("td", image(path, runs, f"{name}: {key[1]}") if path else "-")
+            shown = column.get(key)
+            yield tag("td", image(shown.path, runs, f"{name}: {words}") if shown else "-")
 
     return sheet(["prompt", BASE, *(f.name for f in folders)], map(cells, keys), "Last previews") if keys else ""
 
@@ -119,7 +124,7 @@ def grid(choice: Choice, runs: Path, prompt: int = 0, seed: str = "") -> str:
     if not choice.candidates:
         return ""
     head = ["", *(f"step {step}" for step in choice.steps)]
-    asked = choice.prompts[prompt] if prompt < len(choice.prompts) else ""
+    asked = choice.asked(prompt)
     return sheet(head, map(cells, choice.strengths), f"{asked}, seed {seed}") + note(POINTS)
 
 

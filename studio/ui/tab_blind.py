@@ -10,6 +10,7 @@ from gradio.context import Context
 from studio.ui import blind, kept
 from studio.ui.blind import Trial
 from studio.ui.blind_pairs import Side, pairs
+from studio.ui.compare_jobs import offered
 from studio.ui.library import run_of
 from studio.ui.place import Where
 from studio.ui.tab_answers import BUSY, QUIET, told
@@ -75,21 +76,22 @@ class Panel:
 
     def arrive(self, found: Any, request: gr.Request) -> Any:
         """A page that was just opened: the sides that were chosen, as far as they are there, and the test."""
-        known = [run.name for run in self.place(request).store.list()]
+        here = self.place(request)
+        there, known = [run.name for run in here.store.list()], offered(here.runs)
         fields: list[Any] = []
         if not found:  # nothing was kept: what somebody chooses meanwhile stays
             return [*[gr.update(choices=known), gr.skip()] * 2, *[gr.skip()] * 7]
         for at in ("1", "2"):
             name, kind = kept.word(found, f"run-{at}"), kept.word(found, f"kind-{at}")
-            fields += [gr.update(choices=known, value=name if name in known else None)]
+            fields += [gr.update(choices=known, value=name if name in there else None)]
             fields += [kind if kind in (ADAPTER, BASE) else ADAPTER]
-        gone = kept.gone([kept.word(found, "run-1"), kept.word(found, "run-2")], known, "choose others")
+        gone = kept.gone([kept.word(found, "run-1"), kept.word(found, "run-2")], there, "choose others")
         drawn = self.again(kept.word(found, "trial"), request)
         return [*fields, kept.whole(found, "count", *COUNT, 20), *drawn[:2], drawn[2] or gone, *drawn[3:]]
 
     def names(self, request: gr.Request) -> Any:
-        """The runs there are; what is chosen stays as it is, also while this is asked."""
-        return gr.update(choices=[run.name for run in self.place(request).store.list()])
+        """The runs with something to show; what is chosen stays as it is, also while this is asked."""
+        return gr.update(choices=offered(self.place(request).runs))
 
     def start(self, one: str, first: str, two: str, second: str, count: float, request: gr.Request) -> Any:
         """A new test."""

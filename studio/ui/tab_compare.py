@@ -10,7 +10,7 @@ from gradio.context import Context
 
 from studio.pipelines.errors import UsageError
 from studio.ui import kept, side_by_side, side_choice, side_tables, tab_blind
-from studio.ui.compare_jobs import evaluate, states
+from studio.ui.compare_jobs import evaluate, missing, offered, states
 from studio.ui.library import run_of
 from studio.ui.place import Place, Where
 from studio.ui.tab_answers import BUSY, QUIET, told
@@ -46,10 +46,12 @@ class Tab:
             label=f"Runs to compare (up to {side_by_side.MOST})", elem_id="compare-runs",
         )  # fmt: skip
         with gr.Row():
-            self.quick = gr.Checkbox(
-                True, label="Quick: two prompts of each set, two seeds", info=QUICK, elem_id="compare-quick",
-            )  # fmt: skip
-            self.pick = gr.Checkbox(False, label=side_choice.PICK, info=PICK, elem_id="compare-pick")
+            with gr.Column(min_width=280):  # below each other on a phone
+                self.quick = gr.Checkbox(
+                    True, label="Quick: two prompts of each set, two seeds", info=QUICK, elem_id="compare-quick",
+                )  # fmt: skip
+            with gr.Column(min_width=280):
+                self.pick = gr.Checkbox(False, label=side_choice.PICK, info=PICK, elem_id="compare-pick")
             self.evaluate = gr.Button("Evaluate", variant="primary", elem_id="compare-evaluate", **SMALL)
         self.said = gr.Markdown(EMPTY["compare"], elem_id="compare-said")
         with gr.Row():
@@ -120,14 +122,14 @@ class Tab:
         )
         back: dict[str, Any] = {"runs": names, "gone": kept.gone(wanted, known, "left out of the comparison")}
         back |= {field: kept.word(found, field) for field in ("across", "upwards", "run", "seed")} | {"prompt": prompt}
-        runs = gr.update(choices=known, value=names)
+        runs = gr.update(choices=offered(self.place(request).runs), value=names)
         return [back, runs, *marks, across, upwards, run, gr.update(choices=[prompt], value=prompt), seed]
 
     def names(self, listed: list[str], request: gr.Request) -> Any:
         """The runs that may be compared, the newest first, where they are others than the list has: a list that is
         drawn anew may take back what is being chosen in it.
         """
-        known = [run.name for run in self.place(request).store.list()]
+        known = offered(self.place(request).runs)
         return [gr.skip(), gr.skip()] if known == listed else [gr.update(choices=known), known]
 
     def look(
@@ -145,7 +147,8 @@ class Tab:
         folders, fresh = self.folders(here, names), seen.get("names") != names
         back = back if back.get("runs") == names else {}
         gone = back.get("gone") or kept.gone(names, [folder.name for folder in folders], "choose others")
-        said = " ".join([gone, states(here.runs, names)]).strip() or (EMPTY["compare"] if not folders else "")
+        stand = states(here.runs, names), missing(here.runs, [folder.name for folder in folders])
+        said = " ".join(filter(None, [gone, *stand])) or (EMPTY["compare"] if not folders else "")
         now = {"names": names, "said": said, "stamp": side_by_side.stamp(folders)}
         if now == seen or not (names or seen.get("names")):  # an empty page is drawn already
             return [gr.skip()] * 9
@@ -179,7 +182,7 @@ class Tab:
             return ["", hidden, gr.skip(), gr.skip(), "", hidden, ""]
         folder = run_of(here.runs, name).folder
         choice, report = side_choice.read(folder), folder / "report.html"
-        prompts, seeds = [(text, at) for at, text in enumerate(choice.prompts)], choice.seeds()
+        prompts, seeds = [(choice.asked(at), at) for at in range(len(choice.prompts))], choice.seeds()
         prompt = next((one for one in (prompt, back.get("prompt")) if one in range(len(prompts))), 0)
         seed = next((one for one in (seed, back.get("seed")) if one in seeds), next(iter(seeds), None))
         return [
@@ -205,8 +208,8 @@ class Tab:
         here.may_write("evaluating")
         if not names:
             raise UsageError("choose the runs to evaluate first")
-        gr.Info(evaluate(here.runs, names, here.owner, quick, pick))
-        return states(here.runs, names)
+        gr.Info(said := evaluate(here.runs, names, here.owner, quick, pick))
+        return said
 
 
 def build(place: Where) -> Tab:

@@ -23,8 +23,12 @@ BARE: dict[str, Any] = {"allow_preview": False, "interactive": False, "object_fi
 CSS = """#library-style { display: none; }
 #library-runs, #library-pictures { min-height: 0; }
 :is(#library-runs, #library-pictures) :is(.grid-wrap, .gallery-container) { min-height: 0 !important; }
+#library-runs .grid-wrap { height: auto !important; max-height: none !important; overflow: visible; }
+@media (max-width: 640px) {  /* a page that scrolls has no box in it that scrolls too */
+  #library-pictures { height: auto !important; }
+  #library-pictures .grid-wrap { height: auto !important; max-height: none !important; overflow: visible; } }
 :is(#library-runs, #library-pictures) .grid-container {  /* as many as fit, also on a phone */
-  grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)) !important; }
+  grid-template-columns: repeat(auto-fill, minmax(min(8.5rem, 45%), 1fr)) !important; }
 :is(#library-runs, #library-pictures) .thumbnail-item { aspect-ratio: auto; height: auto; display: flex;
   flex-direction: column; justify-content: flex-start; }
 :is(#library-runs, #library-pictures) .thumbnail-item img { aspect-ratio: 1; height: auto; }

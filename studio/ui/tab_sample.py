@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from studio.pipelines.errors import StudioError
 from studio.ui import drawable, drawn, drawn_files, kept, recipe_reading, sample_form
 from studio.ui import tab_sample_parts as parts
 from studio.ui.drawing_room import ROOM, Frame
+from studio.ui.grids import cells, parse
 from studio.ui.place import Place, Where
-from studio.ui.recipes import Recipe, command
+from studio.ui.recipes import Recipe, command, commands
 from studio.ui.sample_form import FIELDS, Wish
 from studio.ui.space import on_gpu
 from studio.ui.tab_answers import BUSY, QUIET, told
@@ -32,7 +33,9 @@ class Tab:
         self.chosen, self.files, self.kept = gr.State(""), gr.State([]), gr.JSON(visible=False)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                found = parts.sources() | parts.words() | parts.numbers() | parts.manner() | parts.grid()
+                found = parts.sources() | parts.words() | parts.numbers() | parts.manner()
+                self.axes, along = parts.grid()
+                found |= along
                 self.fields = {name: found[name] for name in FIELDS}
                 with gr.Row():
                     self.go = gr.Button("Draw", variant="primary", elem_id="sample-draw")
@@ -54,20 +57,23 @@ class Tab:
         hidden = [self.fields[name] for name in sample_form.GUIDING if name != "kind"]
         self.fields["kind"].change(kind_fields, self.fields["kind"], hidden, **QUIET)
         self.pictures.select(told(self.choose), self.files, [self.chosen, self.again, self.command], **QUIET)
-        self.again.click(told(self.restore), [self.chosen, *form], [self.said, *form], **BUSY)
-        self.drop.upload(told(self.dropped), [self.drop, *form], [self.said, self.drop, *form], **BUSY)
+        again = self.again.click(told(self.restore), [self.chosen, *form], [self.said, *form], **BUSY)
+        drop = self.drop.upload(told(self.dropped), [self.drop, *form], [self.said, self.drop, *form], **BUSY)
+        for done in (again, drop):
+            done.then(told(unfolded), form, self.axes, **QUIET)
         gr.on([field.change for field in form], None, form, None, js=kept.keep(NAME, FIELDS), **QUIET)
         self.fields["sources"].focus(told(self.choices), None, self.fields["sources"], **QUIET)
         if Context.root_block is not None:
             there = [self.said, *gallery, *form]
             opened = Context.root_block.load(told(self.arrive), self.kept, there, js=kept.kept(NAME), **QUIET)
             opened.then(None, js=kept.taken(NAME), **QUIET)
+            opened.then(told(unfolded), form, self.axes, **QUIET)
 
     def draw(self, request: gr.Request, *values: Any) -> Iterator[Any]:
         """Frame by frame: the bar, what is said, estimates, pictures, and the buttons."""
         keep, busy = [gr.skip()] * 2, [gr.update(interactive=False), gr.update(interactive=True)]
         idle, visitor = [gr.update(interactive=True), gr.update(interactive=False)], str(request.session_hash or "")
-        end, seen, gone = Frame(""), 0, 0
+        end, seen, gone, moment = Frame(""), 0, 0, drawn_files.stamp()
         try:
             here = self.place(request)
             here.may_write("drawing")
@@ -78,16 +84,16 @@ class Tab:
                 gr.update(visible=False),
                 *keep,
                 *busy,
-                same(wish.recipe, len(wish.recipes), bool(wish.axes), here),
+                same(wish.recipes, bool(wish.axes), here),
             ]
             for end in self.frames(wish.recipes, here.runs, visitor):
                 fresh = keep
                 if len(end.done) > seen:
-                    gone += keep_all(end, seen, here)
+                    gone += keep_all(end, seen, here, moment)
                     seen, fresh = len(end.done), gallery(here)
                 early = gr.update(value=list(end.early), visible=True) if end.early else gr.skip()
                 yield [bar(end.share), sentence(end, gone), early, *fresh, *busy, gr.skip()]
-            gone += keep_sheets(end, wish, here)
+            gone += keep_sheets(end, wish, here, moment)
             hidden = gr.update(value=None, visible=False)
             yield [bar(), sentence(end, gone), hidden, *gallery(here), *idle, gr.skip()]
         except Exception as error:  # what the page says instead of a traceback
@@ -102,7 +108,7 @@ class Tab:
         path = files[event.index] if 0 <= event.index < len(files) else ""
         try:
             found = recipe_reading.read(Path(path)) if path else None
-            said = same(found.over(Recipe()), 1, bool(found.axes), self.place(request)) if found else ""
+            said = same(*asked(found), self.place(request)) if found else ""
         except StudioError:
             said = ""
         return path, gr.update(interactive=bool(path)), said
@@ -151,26 +157,31 @@ def wanted(values: dict[str, Any], here: Place) -> Wish:
     return Wish(drawable.confined(found.recipe, here), found.axes, recipes)
 
 
-def same(recipe: Recipe, count: int, grid: bool, here: Place) -> str:
-    """The command that draws so many pictures again; of a grid, the one that it was drawn around."""
+def asked(found: recipe_reading.Found) -> tuple[Sequence[Recipe], bool]:
+    """The recipes of a picture or of a whole sheet, and whether it is a sheet. Raises UsageError."""
+    axes = [parse(axis["name"], axis["values"]) for axis in found.axes]
+    return cells(found.over(Recipe()), axes), bool(axes)
+
+
+def same(recipes: Sequence[Recipe], grid: bool, here: Place) -> str:
+    """The command that draws these pictures again: their seeds count up, or they are a grid's, with a command each."""
     elsewhere = None if here.space or here.runs == Path("runs").absolute() else here.runs
-    said = command(recipe, 1 if grid else count, elsewhere)
-    return f"# the picture around which the grid was drawn\n{said}" if grid else said
+    return commands(recipes, elsewhere) if grid else command(recipes[0], len(recipes), elsewhere)
 
 
-def keep_all(frame: Frame, seen: int, here: Place) -> int:
+def keep_all(frame: Frame, seen: int, here: Place, moment: str) -> int:
     """Writes the pictures of a frame that were not there before; how many old ones had to go."""
-    for one in list(frame.done.values())[seen:]:
-        drawn.keep(one, here)
+    for number, one in list(frame.done.items())[seen:]:
+        drawn.keep(one, here, moment, number)
     return drawn_files.prune(here)
 
 
-def keep_sheets(frame: Frame, wish: Wish, here: Place) -> int:
+def keep_sheets(frame: Frame, wish: Wish, here: Place, moment: str) -> int:
     """Writes the sheets of a grid, if it is one and anything of it was drawn; how many old pictures had to go."""
     if not (wish.axes and frame.done):
         return 0
     every = [frame.done.get(number) for number in range(len(wish.recipes))]
-    list(drawn.keep_sheets(wish.recipe, wish.axes, every, here))
+    list(drawn.keep_sheets(wish.recipe, wish.axes, every, here, moment))
     return drawn_files.prune(here)
 
 
@@ -202,6 +213,12 @@ def sentence(frame: Frame, gone: int = 0) -> str:
 def kind_fields(kind: str) -> list[Any]:
     """Only the numbers that a kind of guidance reads are seen."""
     return [gr.update(visible=parts.reads(kind, name)) for name in sample_form.GUIDING if name != "kind"]
+
+
+def unfolded(*values: Any) -> Any:
+    """The grid's panel, open where an axis is set: what draws a hundred pictures should be in sight."""
+    filled = dict(zip(FIELDS, values, strict=True))
+    return gr.update(open=True) if any(filled.get(axis) for axis in sample_form.AXES) else gr.skip()
 
 
 def updates(filled: dict[str, Any]) -> list[Any]:

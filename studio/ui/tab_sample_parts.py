@@ -107,10 +107,10 @@ def reads(kind: str, name: str) -> bool:
     return name == "rescale" or name in READS.get(kind, ())
 
 
-def grid() -> dict[str, Any]:
-    """Along which settings a grid runs."""
+def grid() -> tuple[gr.Accordion, dict[str, Any]]:
+    """The panel, and along which settings a grid runs."""
     found: dict[str, Any] = {}
-    with gr.Accordion("X/Y/Z grid", open=False, elem_id="sample-grid"):
+    with gr.Accordion("X/Y/Z grid", open=False, elem_id="sample-grid") as panel:
         gr.Markdown(VALUES)
         for axis, where in zip(AXES, ("across", "down", "one sheet each"), strict=True):
             with gr.Row():
@@ -119,7 +119,7 @@ def grid() -> dict[str, Any]:
                 found[f"{axis}_values"] = gr.Textbox(
                     label=f"Values of {axis.upper()}", scale=3, elem_id=f"sample-{axis}-values"
                 )
-    return found
+    return panel, found
 
 
 def results() -> dict[str, Any]:
@@ -141,7 +141,7 @@ def results() -> dict[str, Any]:
             label="Drop a picture here: its settings come back", file_types=[".png"], elem_id="sample-drop", height=150
         ),
         "command": gr.Textbox(
-            label="The command that draws the same", lines=2, max_lines=8, interactive=False, buttons=["copy"],
+            label="The command that draws the same pictures", lines=2, max_lines=8, interactive=False, buttons=["copy"],
             elem_id="sample-command",
         ),
     }  # fmt: skip

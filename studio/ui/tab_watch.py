@@ -52,14 +52,15 @@ class Tab(Parts):
 
     def follow(self, started: gr.State) -> None:
         """A run that another tab has started is shown here. started: its name, and what makes it another value."""
-        started.change(self.begun, started, [self.run, self.kept], **QUIET)
-        started.change(None, js=OPEN, **QUIET)
+        told = started.change(self.begun, [started, self.seen], [self.run, self.kept, self.status], **QUIET)
+        told.then(None, js=OPEN, **QUIET)  # only now: an empty page would say that nothing is watched
 
-    def begun(self, started: tuple[str, str], request: gr.Request) -> Any:
-        """The run that was just started."""
+    def begun(self, started: tuple[str, str], seen: dict[str, Any] | None, request: gr.Request) -> Any:
+        """The run that was just started; on a page that shows no run yet, a word until the first look at it."""
         name = started[0]
         names = [run.name for run in self.place(request).store.list()]
-        return gr.update(choices=names, value=name), name
+        told = gr.skip() if (seen or {}).get("run") else empty(EMPTY["looking"])
+        return gr.update(choices=names, value=name), name, told
 
     def arrive(self, kept: str | None, request: gr.Request) -> Any:
         """Which run a page shows that was just opened: the one it showed before, one at work, or the newest."""
@@ -95,10 +96,12 @@ class Tab(Parts):
     def choose(self, here: Place, name: str | None, jobs: Sequence[Job], seen: dict[str, Any], out: Updates) -> str:
         """The run to show; the list of runs is drawn anew where it changed."""
         names = [run.name for run in here.store.list()]
-        if not name and not seen.get("arrived"):  # `arrive` knows what the browser remembers: the first look leaves it
+        if not (name or seen.get("arrived") or seen.get("run")):
+            # `arrive` knows what the browser remembers: the first look leaves it
             seen["arrived"], seen["names"] = True, names
             return ""
-        chosen = name or first(names, jobs) or ""
+        stays = seen.get("run") if seen.get("run") in names else ""  # typing a run's name once more empties the field
+        chosen = name or stays or first(names, jobs) or ""
         fresh = [new for new in names if new not in seen.get("names", names)]
         if fresh and seen.get("what") not in AT_WORK:  # somebody has just started it
             chosen = fresh[0]
@@ -132,7 +135,7 @@ class Tab(Parts):
         status, on = str(live_words.status(live, what)), buttons(live, what, writable)
         hints = hinted(live) if what == "running" else []
         why = job.reason if job is not None and (job.state == "waiting" or what == "failed") else ""
-        texts = list(dict.fromkeys([*live_words.outcome(live), why, *hints]))
+        texts = list(dict.fromkeys([*live_words.outcome(live, what), why, *hints]))
         notes = str(live_words.notes(live, [text for text in texts if text not in live.notes]))
         out = changed(seen, "status", status, {self.status: status})
         out |= changed(seen, "notes", notes, {self.notes: notes})
@@ -163,7 +166,8 @@ class Tab(Parts):
             main, panels = numbers.main, numbers.panels()[:PANELS]
             curve = numbers.curve()
             rate = drawing({"value": numbers.points("lr")})
-            label, begun = named(f"{main} by step", curve), bool(curve[EACH])
+            over = mean[1] if (mean := numbers.mean()) else 0
+            label, begun = named(f"{main} by step", curve, over), bool(curve[EACH])
             out[self.curve] = gr.update(value=drawing(curve), label=label, visible=begun)
             out[self.rate] = gr.update(value=rate, visible=bool(rate))
             for plot, (title, lines) in zip(self.panels, panels, strict=False):

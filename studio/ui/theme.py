@@ -11,6 +11,7 @@ CSS = """
 .gradio-container { max-width: none !important; padding: 0 !important; }
 .gradio-container > main, main.app { box-sizing: border-box; width: 100% !important; max-width: 1280px !important;
   margin: 0 auto !important; padding: 16px 20px 40px !important; }
+.gradio-container > .main { padding-inline: clamp(8px, 3vw, 32px) !important; }  /* gradio 6.31: no <main> any more */
 #page-head { align-items: center; gap: 12px; flex-wrap: nowrap; }
 #page-head h1 { font-size: 1.25rem; font-weight: 650; margin: 0; letter-spacing: -0.01em; }
 #page-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); font-size: .875rem; }
@@ -23,6 +24,8 @@ CSS = """
   outline: 2px solid var(--primary-500) !important; outline-offset: 2px; }
 .gradio-container table { font-variant-numeric: tabular-nums; }
 .gradio-container .table-wrap, .gradio-container .scroll { overflow-x: auto; }
+:root:has(body.dark) { color-scheme: dark; }  /* scrollbars, and what the browser draws itself */
+:root:has(body:not(.dark)) { color-scheme: light; }
 @media (max-width: 640px) {
   .gradio-container > main, main.app { padding: 8px 10px 32px !important; }
   #tabs > .tab-wrapper button, #tabs [role=tablist] button { padding-inline: 8px; }
@@ -77,4 +80,6 @@ def theme() -> gr.themes.Base:
         input_border_width="1px",
         input_border_color="*neutral_300",
         input_border_color_dark="*neutral_700",
+        checkbox_border_color="*neutral_400",
+        checkbox_border_color_dark="*neutral_400",  # an empty one is seen, too
     )

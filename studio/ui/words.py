@@ -9,6 +9,7 @@ from studio.secrets import redact
 
 TITLE = "Personalization studio"
 LONGEST = 600  # characters of a message
+NAMED = {*"._-@/\\0123456789"}  # letters of a run's or a file's name, which is written as it is: evil.toml, rex@20
 log = logging.getLogger("studio.ui")
 
 EMPTY = {
@@ -46,4 +47,6 @@ def line(text: str) -> str:
     """One line of sentence form, without secrets."""
     text = " ".join(redact(text).split())
     text = text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+    head = text.split(maxsplit=1)[0].strip(":,;.()") if text else ""
+    text = text if NAMED & {*head} else text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "!", "?", "…")) else ".")

@@ -38,7 +38,7 @@ def runs(tmp_path: Path) -> Path:
 def test_runs_with_other_triggers_are_paired_by_prompt_and_seed(runs: Path):
     one, other = library_runs.run(runs, "one"), library_runs.run(runs, "other", prompts=3, trigger="ohwx")
     found = pairs(one, Side("one"), other, Side("other"))
-    assert [pair.prompt for pair in found] == ["a {subject} number 0", "a {subject} number 1"]
+    assert [pair.prompt for pair in found] == ["a dog number 0", "a dog number 1"]
     assert all(p.pictures[0].is_relative_to(one.folder) and p.pictures[1].is_relative_to(other.folder) for p in found)
     beside = pairs(one, Side("one"), one, Side("one", base=True))
     assert {pair.pictures[1].name for pair in beside} == {"base-00.png", "base-01.png"}

@@ -281,6 +281,16 @@ def test_runs_and_their_checkpoints_can_be_chosen(trained: Path) -> None:
         drawable.confined(CAT.model_copy(update={"sources": ("onne",)}), place)
 
 
+def test_of_old_runs_those_without_an_adapter_offer_their_checkpoints(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("rex", "done"):
+        (tmp_path / name / "checkpoints" / "step-000020").mkdir(parents=True)
+        (tmp_path / name / "run.toml").write_text("")
+    (tmp_path / "done" / "adapter.safetensors").write_bytes(b"")
+    monkeypatch.setattr(drawable, "DETAILED", 0)
+    values = {value for _, value in drawable.choices(Store(tmp_path))}
+    assert values == {"rex@20", "done", "base", "lcm:embedded"}
+
+
 def test_sheets_are_kept_with_what_is_missing_left_blank(room: Room, folder: Path, tmp_path: Path) -> None:
     place, axes = home(tmp_path / "runs", (tmp_path,)), [parse("seed", "1-2"), parse("steps", "2, 3")]
     recipes = cells(CAT, axes)

@@ -21,7 +21,7 @@ from studio.store import Run
 from studio.ui import live_log, live_previews, live_state, live_words
 from studio.ui.jobs_process import Job
 from studio.ui.live import Live, Reader, Readers
-from studio.ui.live_numbers import MOST, Numbers, drawing
+from studio.ui.live_numbers import MOST, Numbers, drawing, named
 from studio.ui.live_tail import Tail
 
 NOW = 1_800_000_000.0
@@ -137,13 +137,13 @@ def test_a_run_by_rewards_has_the_course_that_its_report_has(tmp_path: Path, cut
     assert live(run).numbers.course() == reward_reading.read(run.folder)
     assert bool(live(run).numbers.panels()) == (cut > 1)
     assert live(run).numbers.main == "reward"
-    assert any("rolled back" in text.lower() for text in live_words.outcome(live(run))) == (cut == 6)
+    assert any("rolled back" in text.lower() for text in live_words.outcome(live(run), "done")) == (cut == 6)
 
 
 def test_time_left_is_what_the_last_minute_says(tmp_path: Path):
     run = made(tmp_path / "a", *(step(number, at=NOW + number / 2) for number in range(1, 41)))
-    assert live(run).left(NOW + 20) == "0:30"  # 60 steps at 2 a second
-    assert live(run).left(NOW + 25) == "0:25"
+    assert live(run).left(NOW + 20) == "30 s"  # 60 steps at 2 a second
+    assert live(run).left(NOW + 25) == "25 s"
     run.log(said("stopped", at=40))
     assert live(run).left(NOW + 20) == ""
 
@@ -237,11 +237,53 @@ def test_a_phase_that_counts_is_seen_in_its_process_log(tmp_path: Path):
     run = made(tmp_path / "a", said("message", "cache"))
     lines = [said("progress", "cache", done=number, total=40).line() for number in range(8)]
     (run.folder / "job.log").write_text("\n".join(lines) + "\nsomebody warns\n" + lines[0][:20])
-    assert live_log.counting(run.folder) == ("cache", 7, 40)
+    found = live_log.counting(run.folder)
+    assert found is not None
+    assert (found.phase, found.done, found.total) == ("cache", 7, 40)
     status = live_words.status(live(run), "running", NOW + 1)
     assert 'value="7" max="40"' in status
     (run.folder / "job.log").write_text("\n".join([*lines, step(1).line()]))
     assert live_log.counting(run.folder) is None
+
+
+def test_scoring_says_which_checkpoint_of_how_many_beside_the_steps(tmp_path: Path):
+    run = made(tmp_path / "a", step(20), said("message", "score"), steps=60)
+    place = {"what": "checkpoint 2 of 3", "round": 3, "rounds": 6, "since": NOW - 100}
+    (run.folder / "job.log").write_text(said("progress", "score", done=20, total=40, **place).line())
+    status = live_words.status(live(run), "running", NOW + 1)
+    for words in ("scoring checkpoint 2 of 3; 3 of 6 to draw", "20 of 40", "<small>steps</small> 20 of 60"):
+        assert words in status
+    assert "<small>scoring left</small> about 2 min 19 s" in status  # 2.5 of 6 rounds in 100 s, a second ago
+    (run.folder / "job.log").write_text(said("progress", "score", done=0, total=40, round="x", since=None).line())
+    assert "scoring left" not in live_words.status(live(run), "running", NOW + 1)
+
+
+def test_the_mean_above_is_where_the_running_mean_ends_and_both_say_over_how_many_steps(tmp_path: Path):
+    for count, span in ((5, 5), (60, 20), (999, 99), (2001, 100)):
+        dice, numbers = random.Random(count), Numbers()
+        for at in range(1, count + 1):
+            numbers.take(step(at, loss=dice.random()))
+        curve, mean = numbers.curve(), numbers.mean()
+        assert mean == (pytest.approx(curve["running mean"][-1][1]), span)
+        assert curve["running mean"][-1][0] == count
+        assert len(curve["running mean"]) <= MOST
+    rough, smooth = ([value for _, value in curve[name][1:]] for name in ("each step", "running mean"))
+    assert max(smooth) - min(smooth) < max(rough) - min(rough)
+    assert named("loss by step", curve, 100) == "loss by step: blue each step, orange mean of 100 steps"
+    run = made(tmp_path / "a", *(step(at, loss=float(at)) for at in range(1, 61)))
+    assert "<small>mean loss of 20 steps</small> 50.5" in live_words.status(live(run), "done", NOW)
+
+
+def test_a_run_that_goes_on_says_nothing_of_its_start_before(tmp_path: Path):
+    run = made(tmp_path / "a", *(step(at, at=NOW + at) for at in range(1, 9)), said("stopped", at=8, message="stopped"))
+    assert "stopped" in live_words.outcome(live(run), "stopped")
+    assert live_words.outcome(live(run), "running") == []
+    assert "speed" not in live_words.status(live(run), "running", NOW + 10)
+    run.log(said("message", "load", when=NOW + 20))
+    run.log(step(9, at=NOW + 25))
+    assert "speed" not in live_words.status(live(run), "running", NOW + 26)
+    run.log(step(10, at=NOW + 26))
+    assert "<small>speed</small> 1 steps/s" in live_words.status(live(run), "running", NOW + 26)
 
 
 def test_a_run_cannot_write_into_the_page(tmp_path: Path):
@@ -255,13 +297,13 @@ def test_a_run_cannot_write_into_the_page(tmp_path: Path):
 def test_a_silent_run_says_since_when(tmp_path: Path):
     run = made(tmp_path / "a", step(1))
     assert "last news" not in live_words.status(live(run), "running", NOW + 5)
-    assert "2:00 ago; its process is at work" in live_words.status(live(run), "running", NOW + 120)
+    assert "2 min ago; its process is at work" in live_words.status(live(run), "running", NOW + 120)
     (run.folder / "job.log").touch()  # a long phase counts there, or a library prints
     os.utime(run.folder / "job.log", (NOW + 100, NOW + 100))
     assert "last news" not in live_words.status(live(run), "running", NOW + 120)
     slow = made(tmp_path / "b", step(1), step(2, NOW + 60))
     assert "last news" not in live_words.status(live(slow), "running", NOW + 200)  # a step takes a minute
-    assert "4:00 ago" in live_words.status(live(slow), "running", NOW + 300)
+    assert "4 min ago" in live_words.status(live(slow), "running", NOW + 300)
 
 
 def test_any_number_of_visitors_see_the_same(tmp_path: Path):

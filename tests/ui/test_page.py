@@ -48,6 +48,8 @@ def test_every_tab_is_there_also_on_a_phone_and_nothing_comes_from_elsewhere(ser
         page.locator(f"#tab-{name.lower()}").wait_for()
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, f"{name} is wider than a phone"
+    page.set_viewport_size({"width": 375, "height": 844})  # with a scrollbar
+    assert len({page.get_by_role("tab", name=name, exact=True).bounding_box()["y"] for name in TABS}) == 1
     assert not said
     assert [url for url in asked if not url.startswith((server.address, "data:", "blob:"))] == []
 
@@ -58,6 +60,8 @@ def test_a_reload_keeps_the_tab_and_the_look(server: Server, page: Any) -> None:
     before = page.evaluate("document.body.classList.contains('dark')")
     page.locator("#page-theme").click()
     page.wait_for_function(f"document.body.classList.contains('dark') !== {json.dumps(before)}")
+    scheme = "getComputedStyle(document.documentElement).colorScheme"
+    assert page.evaluate(scheme) == ("light" if before else "dark")  # scrollbars, too
     page.reload()
     page.locator("[role=tab][aria-selected=true]", has_text="Library").wait_for()
     page.wait_for_function(f"document.body.classList.contains('dark') !== {json.dumps(before)}")

@@ -14,8 +14,10 @@ from studio import pictures
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_settings import KINDS, Guiding
 from studio.ui.place import home
+from studio.ui.recipe_reading import read
 from studio.ui.recipes import Recipe
 from studio.ui.sample_form import FIELDS, fields, recipe_of, wish
+from studio.ui.words import line
 
 CAT = Recipe(prompt="a cat", model="toy", steps=2, guidance_scale=2.0)
 ASKER: Any = SimpleNamespace(session_hash="me")
@@ -58,8 +60,10 @@ def test_pictures_count_their_seeds_up_and_a_grid_takes_their_place() -> None:
         ({"prompt": ""}, "there is no prompt"),
         ({"n": 1000}, "pictures = 1000"),
         ({"n": 0}, "pictures = 0"),
+        ({"strengths": "1e30"}, "^strength of source 1 = 1e\\+30: should be less"),
+        ({"guidance_scale": 200}, "^guidance scale = 200: should be less"),
         ({"x": "steps", "x_values": "3"}, "two values or more"),
-        ({"kind": "personalization", "omega": 3}, "guidance.omega = 3"),
+        ({"kind": "personalization", "omega": 3}, "guidance: omega = 3"),
     ],
 )
 def test_a_mistake_is_a_sentence(change: dict[str, Any], words: str) -> None:
@@ -89,10 +93,21 @@ def asked(**change: Any) -> list[Any]:
 
 
 def test_the_tab_draws_keeps_and_restores(tab: Any, tmp_path: Path) -> None:
+    import gradio as gr
+
+    from studio.ui import tab_sample
+
     *_, end = tab.draw(ASKER, *asked(x="seed", x_values="1-2", negative="rain"))
     files = end[4]
     assert end[1] == "2 pictures drawn"
-    assert len(files) == 3  # two pictures and their sheet, the newest first
+    assert len(files) == 3  # their sheet and two pictures in the order in which they were drawn
+    assert [read(Path(file)).values["seed"] for file in files] == [0, 1, 2]
+    ways = tab.choose(files, SimpleNamespace(index=0), ASKER)[2].splitlines()
+    assert ways[0].startswith("# the grid's 2 pictures, a command each")
+    assert ["--seed 1 " in ways[1], "--seed 2 " in ways[2]] == [True, True]
+    assert [way.rpartition(" ")[2] for way in ways[1:]] == ["grid-01.png", "grid-02.png"]
+    assert tab_sample.unfolded(*asked(x="seed")) == gr.update(open=True)
+    assert tab_sample.unfolded(*asked()) == gr.skip()
     said, *filled = tab.restore(files[0], *asked(prompt="another"))
     now = dict(zip(FIELDS, filled, strict=True))
     assert said == "The picture's settings are back, and those of its grid (seed)."
@@ -121,5 +136,12 @@ def test_the_tab_says_what_is_wrong_and_can_be_used_again(tab: Any, tmp_path: Pa
     assert (emptied, dict(zip(FIELDS, filled, strict=True))["steps"]) == (None, 3)
     Image.new("RGB", (2, 2)).save(path)
     said, emptied, *_ = tab.dropped(str(path), *asked())
-    assert said.startswith("**X.png: carries no recipe")
+    assert said.startswith("**x.png: carries no recipe")
     assert emptied is None
+
+
+def test_a_message_begins_with_a_capital_but_names_stay_as_they_are() -> None:
+    assert line("there is no prompt") == "There is no prompt."
+    for said in ("evil.toml: cannot be read", "rex@999: has no such checkpoint", "d1 has no adapter yet"):
+        assert line(said) == f"{said}."
+    assert line("") == "."

@@ -102,6 +102,7 @@ def test_draw_a_grid_stop_reload_and_take_the_settings_back(server: Server, page
     assert shown.count() == min(after, 40)
     assert shown.first.evaluate("picture => picture.decode().then(() => picture.naturalWidth)") > 1
     assert tab.field("prompt").input_value() == "a {trigger} cat"
+    tab.part("x-values").wait_for()  # axes that are set are in sight
 
     tab.fill(prompt="something else", negative="", steps=9)
     tab.part("drop").locator("input[type=file]").set_input_files(first)

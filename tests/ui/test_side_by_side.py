@@ -13,7 +13,7 @@ import pytest
 from studio.evaluation.meanings import meaning
 from studio.pipelines.errors import UsageError
 from studio.ui import compare_jobs, side_by_side, side_choice, side_tables
-from studio.ui.blind_pairs import neutral
+from studio.ui.blind_pairs import neutral, spoken
 from studio.ui.jobs import Queue
 from tests.sources import ROOT
 from tests.ui import library_runs
@@ -91,6 +91,7 @@ def test_the_grid_has_each_candidate_once_and_frames_the_recommended(tmp_path: P
     drawn = side_tables.grid(choice, tmp_path)
     assert drawn.count("<img") == 3
     assert drawn.count("recommended</strong>") == 1
+    assert "your subject on a hill, seed 500" in drawn
     assert "step 50: <why>" in choice.said()
     assert side_tables.grid(side_choice.read(tmp_path), tmp_path) == ""
 
@@ -131,26 +132,54 @@ def test_previews_stand_beside_the_base_model(tmp_path: Path):
     drawn = side_tables.strip(folders, runs)
     assert drawn.count("<img") == 2 * 3
     assert drawn.count("data:image/jpeg") == 6
-    assert neutral("a ohwx dog", ["ohwx dog", "ohwx"]) == "a {subject}"
+    assert neutral("a ohwx dog", ("ohwx", "dog")) == "a {subject}"
 
 
-def test_evaluations_wait_in_the_queue_and_nothing_is_queued_when_one_run_is_refused(tmp_path: Path):
+def test_the_same_prompt_of_a_finished_and_a_stopped_run_is_one_row(tmp_path: Path):
+    runs = tmp_path / "runs"
+    done, stopped = library_runs.run(runs, "done", prompts=1), library_runs.run(runs, "stopped", 1, finished=False)
+    text = stopped.config_file.read_text("utf-8")
+    stopped.config_file.write_text(text.replace('class_word = ""', 'class_word = "dog"'), "utf-8")
+    drawn = side_tables.strip([done.folder, stopped.folder], runs)
+    assert (drawn.count("<img"), drawn.count('scope="row"')) == (3, 1)
+    assert "a sks dog number 0" in drawn
+    other = library_runs.run(runs, "other", prompts=1, trigger="ohwx")
+    drawn = side_tables.strip([done.folder, other.folder], runs)
+    assert drawn.count('scope="row"') == 1
+    assert "a dog number 0" in drawn
+    assert "{subject}" not in drawn
+    assert spoken("a {subject} on a hill", ["", "x"], [("sks", "dog"), ("ohwx", "cat")]) == "your subject on a hill"
+    assert neutral("tasks of a sks", ("sks", "dog")) == "tasks of a {subject}"
+
+
+def test_an_evaluation_takes_the_runs_that_can_be_judged_and_says_which_were_left_out(tmp_path: Path):
     runs = tmp_path / "runs"
     for name in ("one", "two"):
         library_runs.run(runs, name)
-    library_runs.run(runs, "open", finished=False)
-    with pytest.raises(UsageError, match="no adapter yet"):
-        compare_jobs.evaluate(runs, ["one", "open"])
+    began = library_runs.run(runs, "open", finished=False)
+    library_runs.run(runs, "nothing", finished=False)
+    (began.checkpoints / "step-000007").mkdir(parents=True)
+    assert sorted(compare_jobs.offered(runs)) == ["one", "open", "two"]
+    with pytest.raises(UsageError, match="open has no adapter yet"):
+        compare_jobs.evaluate(runs, ["open"])
     with pytest.raises(UsageError, match="no recommended checkpoint"):
         compare_jobs.evaluate(runs, ["one"], pick=True)
     assert Queue(runs).jobs() == []
-    said = compare_jobs.evaluate(runs, ["one", "two"], quick=True)
+    said = compare_jobs.evaluate(runs, ["one", "open", "two"], quick=True)
     assert said.startswith("In the queue: the evaluation of one, two.")
+    assert "Left out: open has no adapter yet" in said
+    assert compare_jobs.missing(runs, ["one", "open"]).startswith("An evaluation leaves out open: it has no adapter")
     assert "evaluation of one waits in the queue" in compare_jobs.states(runs, ["one"])
     assert [job.words[:2] for job in Queue(runs).jobs()] == [
         ("evaluate", str(runs / "one")), ("evaluate", str(runs / "two")),
     ]  # fmt: skip
     assert compare_jobs.states(runs, ["open"]) == ""
+
+
+def test_of_one_run_nothing_is_said_to_be_the_best(tmp_path: Path):
+    folders = [scored(tmp_path / "a", 0.8, 0.7), scored(tmp_path / "b", 0.6, 0.9)]
+    assert "bold" in side_tables.scores(["a", "b"], side_by_side.table(folders))
+    assert "bold" not in side_tables.scores(["a"], side_by_side.table(folders[:1]))
 
 
 def test_a_reload_brings_the_choice_back_without_the_runs_that_are_gone(tmp_path: Path):

@@ -214,3 +214,19 @@ def test_the_queue_is_shown_in_its_order_and_can_be_changed(tab: Any, here: Plac
     assert jobs[0].id not in [value for _, value in live_queue.choices(queue.jobs())]
     with pytest.raises(UsageError, match="only a job that waits"):
         live_queue.move(queue, jobs[0].id, 1)
+
+
+def test_a_page_that_shows_no_run_yet_does_not_say_so_once_one_was_started(tab: Any, here: Place):
+    made(here.runs / "a")
+    chosen, kept, status = tab.begun(("a", 1), {}, None)
+    assert (chosen["value"], kept) == ("a", "a")
+    assert "Looking at the runs" in status
+    assert tab.begun(("a", 2), {"run": "a"}, None)[2] == gr.skip()
+
+
+def test_an_emptied_field_goes_on_with_the_run_that_is_watched(tab: Any, here: Place):
+    for name in ("old", "new"):
+        made(here.runs / name, step(1))
+    seen: dict[str, Any] = {}
+    visit(tab, "old", seen)
+    assert visit(tab, None, seen)[tab.run]["value"] == "old"
