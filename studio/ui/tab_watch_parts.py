@@ -21,6 +21,7 @@ LOOK = """
 #watch-previews .grid-container { grid-template-columns: repeat(auto-fill, minmax(min(16rem, 45%), 1fr)) !important; }
 [id^=watch-]:has(> .vega-embed) { display: flex; flex-direction: column; }
 [id^=watch-] > .vega-embed { flex: 1 1 0; min-height: 0; }
+[id^=watch-]:has(> .vega-embed) > span { padding-right: 3.5rem; }
 """  # pairs stay beside each other, also on a phone, and a label of two lines leaves a curve its axis
 ASKS = (("stop", "Stop and save", "stop"), ("resume", "Resume", "primary"), ("sample-now", "Sample now", "secondary"),
         ("roll-back", "Roll back to the best", "secondary"))  # fmt: skip

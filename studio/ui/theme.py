@@ -9,9 +9,8 @@ MONO = ("ui-monospace", "SFMono-Regular", "Consolas", "Liberation Mono", "monosp
 
 CSS = """
 .gradio-container { max-width: none !important; padding: 0 !important; }
-.gradio-container > main, main.app { box-sizing: border-box; width: 100% !important; max-width: 1280px !important;
-  margin: 0 auto !important; padding: 16px 20px 40px !important; }
-.gradio-container > .main { padding-inline: clamp(8px, 3vw, 32px) !important; }  /* gradio 6.31: no <main> any more */
+.gradio-container > :is(main, .main), main.app { box-sizing: border-box; width: 100% !important;
+  max-width: 1280px !important; margin: 0 auto !important; padding: 16px clamp(8px, 3vw, 32px) 40px !important; }
 #page-head { align-items: center; gap: 12px; flex-wrap: nowrap; }
 #page-head h1 { font-size: 1.25rem; font-weight: 650; margin: 0; letter-spacing: -0.01em; }
 #page-head p { margin: 2px 0 0; color: var(--body-text-color-subdued); font-size: .875rem; }
@@ -27,10 +26,9 @@ CSS = """
 :root:has(body.dark) { color-scheme: dark; }  /* scrollbars, and what the browser draws itself */
 :root:has(body:not(.dark)) { color-scheme: light; }
 @media (max-width: 640px) {
-  .gradio-container > main, main.app { padding: 8px 10px 32px !important; }
   #tabs > .tab-wrapper button, #tabs [role=tablist] button { padding-inline: 8px; }
   #page-head p { display: none; }
-  .gradio-container button { min-height: 40px; }
+  button:not(.icon-button, .label-wrap) { min-height: 40px; }  /* gradio sets its own class before selectors in here */
 }
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
