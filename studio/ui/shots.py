@@ -116,8 +116,8 @@ def dress(page: Any, tab: str) -> None:
         return page.locator(box).first
 
     if tab == "Train":
-        page.locator("#train-example input").fill("dog")
-        page.keyboard.press("Enter")
+        page.locator("#train-example input").click()
+        page.get_by_role("option", name="dog", exact=False).first.click()
         there("#train-pictures img").wait_for(timeout=WAIT)
         page.locator("#train-plan", has_text="fit").wait_for(timeout=WAIT)
     if tab == "Sample" and not page.locator("#sample-pictures img").count():
