@@ -36,6 +36,14 @@ def file(place: Place, name: str) -> Path:
     return inside(place.runs / FOLDER, f"{name}.toml", where="preset")
 
 
+def there(place: Place, name: str) -> Path:
+    """The file of a preset. Raises UsageError where there is none of this name."""
+    path = file(place, name)
+    if not path.is_file():
+        raise UsageError(f"there is no preset '{name}'{nearest(name, names(place))}")
+    return path
+
+
 def toml(draft: Draft) -> str:
     """A draft as a TOML config: what differs from the defaults, without the run's name and its pictures."""
     values = {name: "none" if one is None else one for name, one in draft["changed"].items() if name not in OWN}
@@ -64,10 +72,7 @@ def save(place: Place, name: str, draft: Draft) -> Path:
 
 def load(place: Place, name: str, now: Draft | None = None) -> Draft:
     """The draft kept under a name; now: the one whose pictures and run name stay. Raises UsageError."""
-    path = file(place, name)
-    if not path.is_file():
-        raise UsageError(f"there is no preset '{name}'{nearest(name, names(place))}")
-    return read(path, name, place, now)
+    return read(there(place, name), name, place, now)
 
 
 def read(path: Path, name: str, place: Place, now: Draft | None = None) -> Draft:
@@ -91,7 +96,4 @@ def changed(draft: Draft | None) -> Mapping[str, Any]:
 def delete(place: Place, name: str) -> None:
     """Forget a preset. Raises UsageError where there is none."""
     place.may_write("deleting a preset")
-    path = file(place, name)
-    if not path.is_file():
-        raise UsageError(f"there is no preset '{name}'{nearest(name, names(place))}")
-    path.unlink()
+    there(place, name).unlink()

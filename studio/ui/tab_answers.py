@@ -25,3 +25,8 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(shown(error), print_exception=False) from None
 
     return safely
+
+
+def ask(open_: bool) -> list[Any]:
+    """The question whether something shall be deleted, shown or not: Delete, yes, no."""
+    return [gr.update(visible=not open_), gr.update(visible=open_), gr.update(visible=open_)]

@@ -11,7 +11,7 @@ from studio.pipelines.errors import UsageError
 from studio.ui import library_export, library_jobs, library_notes, library_push, library_trash, space
 from studio.ui.library import run_of
 from studio.ui.place import Where
-from studio.ui.tab_answers import BUSY, QUIET, told
+from studio.ui.tab_answers import BUSY, QUIET, ask, told
 from studio.ui.words import EMPTY, shown
 
 SMALL: dict[str, Any] = {"size": "sm", "min_width": 140}
@@ -97,7 +97,11 @@ class Acts:
         here = self.place(request)
         here.may_write("pushing to the Hub")
         token = token or (space.token(request) if here.space else "")  # of who is signed in
-        address = library_push.push(run_of(here.runs, name), kinds, repo or "", token, private)
+        try:
+            address = library_push.push(run_of(here.runs, name), kinds, repo or "", token, private)
+        except UsageError as error:  # stays to be read: a toast goes while somebody looks at the Hub
+            gr.Warning(said := f"Not pushed. {shown(error)}")
+            return said
         return f"Pushed to [{repo.strip()}]({address})."
 
     def throw(self, name: str, request: gr.Request) -> Any:
@@ -145,8 +149,3 @@ class Acts:
 def runs_of(count: int) -> str:
     """`1 run`, `2 runs`."""
     return f"{count} run{'s' * (count != 1)}"
-
-
-def ask(open_: bool) -> list[Any]:
-    """The question whether a run shall be deleted, shown or not: Delete, yes, no."""
-    return [gr.update(visible=not open_), gr.update(visible=open_), gr.update(visible=open_)]

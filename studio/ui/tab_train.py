@@ -17,6 +17,7 @@ from studio.ui import form_widgets, presets, train_actions
 from studio.ui.draft import Draft
 from studio.ui.place import Where
 from studio.ui.plan_line import AGAIN, LATER, Asked, Planner
+from studio.ui.tab_answers import ask
 from studio.ui.tab_train_parts import NO_COMMAND, filled, layout, stamp
 from studio.ui.tab_train_pictures import BUSY, IN_TURN, QUIET, Pictures, told
 from studio.ui.train_look import FOLDER, trouble
@@ -53,7 +54,11 @@ class Tab(Pictures):
         self.load.click(self.preset_load, [self.preset, self.draft], self.faces, **QUIET)
         self.file.upload(self.preset_file, [self.file, self.draft], self.faces, **QUIET)
         self.save.click(self.preset_save, [self.preset, self.draft], self.preset, **QUIET)
-        self.delete.click(self.preset_delete, self.preset, self.preset, **QUIET)
+        sides = [self.delete, self.surely, self.keep]
+        self.delete.click(self.preset_ask, self.preset, sides, **QUIET)
+        self.keep.click(lambda: ask(False), None, sides, **QUIET)
+        self.preset.change(lambda: ask(False), None, sides, **QUIET)  # the question was about another one
+        self.surely.click(self.preset_delete, self.preset, self.preset, **QUIET)
 
     def draw(self, page: gr.Blocks | None) -> None:
         """The form, drawn anew for another method, more settings or a search; never while somebody types in it.
@@ -172,6 +177,11 @@ class Tab(Pictures):
         path = presets.save(here, name or "", draft or drafts.fresh())
         gr.Info(f"Saved as {path.stem}. `studio train {path.name}` in {path.parent.name} does the same.")
         return gr.update(choices=presets.names(here), value=path.stem)
+
+    @told
+    def preset_ask(self, name: str, request: gr.Request) -> Any:
+        presets.there(self.place(request), name or "")  # what is not there needs no question
+        return ask(True)
 
     @told
     def preset_delete(self, name: str, request: gr.Request) -> Any:

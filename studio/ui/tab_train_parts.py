@@ -86,6 +86,8 @@ class Parts:
     load: gr.Button
     save: gr.Button
     delete: gr.Button
+    surely: gr.Button
+    keep: gr.Button
     file: gr.UploadButton
 
     @property
@@ -244,6 +246,9 @@ def presets() -> dict[str, Any]:
             made["load"] = gr.Button("Load", size="sm", elem_id="train-preset-load", min_width=80)
             made["save"] = gr.Button("Save", size="sm", elem_id="train-preset-save", min_width=80)
             made["delete"] = gr.Button("Delete", size="sm", elem_id="train-preset-delete", min_width=80)
+            hidden: dict[str, Any] = {"size": "sm", "min_width": 80, "visible": False}
+            made["surely"] = gr.Button("Delete it", variant="stop", elem_id="train-preset-delete-yes", **hidden)
+            made["keep"] = gr.Button("Keep it", elem_id="train-preset-delete-no", **hidden)
             made["file"] = gr.UploadButton("Load a TOML file", size="sm", elem_id="train-preset-file", min_width=120)
     return made
 

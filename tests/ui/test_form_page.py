@@ -58,3 +58,26 @@ def test_what_is_typed_while_the_form_is_drawn_anew_is_kept(server: Server, page
         there = f"document.querySelector('#setting-{field} :is(input, textarea)').value"
         page.wait_for_function(f"{there} && {there} !== '{value}'", timeout=WAIT)
     assert trigger.first.input_value() == "sks"
+
+
+def test_a_preset_is_deleted_only_after_a_question(server: Server, page: Any) -> None:
+    page.goto(server.address)
+    page.set_default_timeout(WAIT)
+    page.locator("#setting-steps input").wait_for()
+    page.get_by_role("button", name="Presets").click()
+    preset, file = page.locator("#train-preset input"), server.runs / ".presets" / "mine.toml"
+    preset.fill("mine")
+    page.keyboard.press("Enter")
+    page.locator("#train-preset-delete").click()
+    page.get_by_text("There is no preset 'mine'").wait_for()
+    assert not page.locator("#train-preset-delete-yes").is_visible()
+    page.locator("#train-preset-save").click()
+    page.get_by_text("Saved as mine").wait_for()
+    page.locator("#train-preset-delete").click()
+    page.locator("#train-preset-delete-no").click()
+    page.locator("#train-preset-delete").click()
+    page.locator("#train-preset-delete-yes").wait_for()
+    assert file.is_file()
+    page.locator("#train-preset-delete-yes").click()
+    page.locator("#train-preset-delete").wait_for()
+    assert not file.exists()

@@ -86,6 +86,12 @@ def test_a_run_is_found_noted_exported_deleted_and_restored(library: Server, vis
     download.value.save_as(tmp_path / "beta.zip")
     wanted = {"beta/adapter.safetensors", "beta/beta.kohya.safetensors", "beta/README.md"}
     assert set(zipfile.ZipFile(tmp_path / "beta.zip").namelist()) == wanted
+    page.locator("#library-hub button").first.click()
+    page.locator("#library-repo input, #library-repo textarea").fill("me/beta")
+    page.locator("#library-token input").fill("hf_" + "x" * 30)
+    page.locator("#library-push").click()
+    page.locator("#library-pushed", has_text="Not pushed. The Hub is switched off here").wait_for()
+    assert page.locator("#library-token input").input_value() == ""
     page.locator("#library-delete").click()
     page.locator("#library-delete-yes").click()
     page.locator("#library-run").wait_for(state="hidden")
