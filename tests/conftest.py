@@ -14,6 +14,7 @@ import torch
 torch.set_num_threads(1)  # tiny models: a second thread costs more than it brings
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: two of them share two cores
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would each compile the studio anew
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def root() -> Path:
 @pytest.fixture
 def studio_cli(tmp_path: Path) -> Cli:
     """Runs `python -m studio ARGS` in a process of its own, in an empty folder."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def call(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "studio", *args]

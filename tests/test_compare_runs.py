@@ -306,7 +306,7 @@ def test_a_node_needs_the_shared_folder_and_hears_requests_to_stop(tmp_path: Pat
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_ray_runs_the_cells(write: Write, root: Path, tmp_path: Path) -> None:
     file = write(("seeds = [0, 1]", "seeds = [0]"))
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     # a process of its own: tests may open no sockets, Ray does
     made = subprocess.run(
         [sys.executable, "-m", "studio", "compare", str(file), "--on", "auto", "--json"],

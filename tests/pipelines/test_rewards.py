@@ -322,7 +322,7 @@ if child:
 
 
 def test_processes_share_their_moments(tmp_path: Path, root: Path):
-    options = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    options = {**os.environ, "PYTHONPATH": str(root), "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run([sys.executable, "-c", SHARED, str(tmp_path)], env=options, check=True, timeout=60)
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == other

@@ -42,7 +42,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             runs = runs or home / "runs"
             words = program or ("-m", "studio", "ui", "--port", str(port), "--runs", str(runs))
             paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-            env = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+            env = {**os.environ, "PYTHONPATH": paths}
             env |= {"GRADIO_SERVER_PORT": str(port), **(environment or {})}
             server = shots.running([sys.executable, *words], port, home / "server.log", cwd=home, env=env)
             return Server(f"http://127.0.0.1:{port}/", runs, stack.enter_context(server))
