@@ -24,6 +24,7 @@ PATIENCE = 90.0  # seconds for one answer; the first has libraries to load
 MOST_LATE = 3  # answers in a row that a worker may be late with: loading takes long on a busy machine
 KEPT = 64  # answers
 AGAIN = "_Memory and time are being planned for these settings…_"
+FIRST = "Memory and time are planned here as soon as there are pictures, or a setting is changed."
 NONE = "Memory and time are planned here when the settings are right."
 LATER = "Memory and time are not planned yet: the machine is busy, and is asked again."
 

@@ -23,6 +23,7 @@ from studio.ui.safety import PAUSE, TRIES, Door, check_address, is_local, privat
 
 WAITING = 64  # events of the page that wait at once; later ones are told that it is busy
 AT_ONCE = 8  # of one kind
+ASLEEP = 0.02  # seconds between two looks for events; a thousand a second, as gradio has it, take 7 % of a core
 UNTOLD = dict.fromkeys(("docs_url", "redoc_url", "openapi_url"))  # what the web framework tells of itself, to anybody
 ASK = (
     f"Name and password, as the line of the file that --auth names. After {TRIES} wrong ones the right one has to wait "
@@ -77,6 +78,7 @@ def serve(service: Service) -> None:
 
     http_server.watchfn_spaces = stay  # on a Space it opens a port of its own, or dies of a package that is not there
     built.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    built._queue.sleep_when_free = built._queue.progress_update_sleep_when_free = ASLEEP
     with until_told() as over, Supervisor(service.base, service.lanes, before=ROOM.make_way).at_work():
         try:
             _, address, _ = built.launch(**how(service))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from studio.ui import draft as drafts
 from studio.ui import form_widgets, presets, train_actions
 from studio.ui.draft import Draft
 from studio.ui.place import Where
-from studio.ui.plan_line import AGAIN, LATER, Asked, Planner
+from studio.ui.plan_line import AGAIN, LATER, Asked, Page, Planner
 from studio.ui.tab_answers import ask
 from studio.ui.tab_train_parts import NO_COMMAND, filled, layout, stamp
 from studio.ui.tab_train_pictures import BUSY, IN_TURN, QUIET, Pictures, told
@@ -24,6 +25,7 @@ from studio.ui.train_look import FOLDER, trouble
 
 HIDDEN = (FOLDER,)  # chosen above the form
 DRAWING: dict[str, Any] = {"concurrency_id": "train-form", "concurrency_limit": 1, "show_progress": "hidden"}
+TYPING = 0.6  # seconds between two letters, before a plan is worth making
 PLANNER, ASKED = Planner(), Asked()
 atexit.register(PLANNER.close)
 
@@ -126,6 +128,8 @@ class Tab(Pictures):
             for said in train_actions.planned(draft, here, PLANNER, beside):
                 yield said if mine.draft in ({}, draft) else AGAIN
                 mine.beside = {AGAIN: None, LATER: (LATER,)}.get(said, beside)  # what is LATER is asked again
+                if said == AGAIN and overtaken(mine, draft):
+                    return
         except Exception as error:
             yield trouble(error)
 
@@ -188,6 +192,12 @@ class Tab(Pictures):
         here = self.place(request)
         presets.delete(here, name or "")
         return gr.update(choices=presets.names(here), value="")
+
+
+def overtaken(mine: Page, draft: Draft) -> bool:
+    """Whether a page wants the plan of another draft after a moment: somebody is typing."""
+    time.sleep(TYPING)
+    return mine.draft not in ({}, draft)
 
 
 def ticked(name: str, value: bool, draft: Draft) -> Draft:

@@ -14,7 +14,7 @@ from studio.ui import goals
 from studio.ui.draft import Draft
 from studio.ui.form_choices import subjects
 from studio.ui.place import Where
-from studio.ui.plan_line import NONE
+from studio.ui.plan_line import FIRST
 from studio.ui.train_actions import FRESH, SUBJECT
 from studio.ui.train_look import FOLDER, HEADERS, Answer
 from studio.ui.words import EMPTY
@@ -213,7 +213,7 @@ def settings() -> dict[str, Any]:
 
 def start() -> dict[str, Any]:
     """The plan, the start button, and the command that does the same."""
-    made: dict[str, Any] = {"plan": gr.Markdown(NONE, elem_id="train-plan")}
+    made: dict[str, Any] = {"plan": gr.Markdown(FIRST, elem_id="train-plan")}
     with gr.Column(elem_id="train-go"):
         made["problem"] = gr.Markdown(elem_id="train-problem")
         made["start"] = gr.Button("Start training", variant="primary", elem_id="train-start")

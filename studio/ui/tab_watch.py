@@ -17,11 +17,11 @@ from studio.ui.live_state import AT_WORK, Doing, buttons, doing
 from studio.ui.place import Place, Where
 from studio.ui.tab_queue import QUIET, Updates
 from studio.ui.tab_train_parts import STARTED
-from studio.ui.tab_watch_parts import FAR, PANELS, Parts, empty, layout
+from studio.ui.tab_watch_parts import EVERY, FAR, IDLE, PANELS, Parts, empty, layout
 from studio.ui.words import EMPTY, shown
 
 APART = ("loss", "reward", "lr")  # numbers with a drawing of their own
-STAY = ("names", "queue", "arrived", "panels")  # what a visitor has seen that is not of one run
+STAY = ("names", "queue", "arrived", "panels", "pace")  # what a visitor has seen that is not of one run
 OPEN = "() => document.getElementById('tab-watch-button')?.click()"
 READERS = Readers()
 
@@ -88,6 +88,8 @@ class Tab(Parts):
                 out |= changed(seen, "status", EMPTY["watch"], {self.status: empty(EMPTY["watch"])})
             elif name:
                 out |= self.watched(here, name, number or "", newest(jobs).get(name), seen)
+            pace = EVERY if seen.get("what") in AT_WORK or any(not job.end for job in jobs) else IDLE
+            out |= changed(seen, "pace", pace, {self.timer: gr.update(value=pace)})
         except Exception as error:
             said, seen = shown(error), before
             out = changed(seen, "status", said, {self.status: empty(said)})

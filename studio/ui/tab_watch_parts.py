@@ -13,7 +13,7 @@ from studio.ui.place import Where
 from studio.ui.tab_queue import Panel
 from studio.ui.words import EMPTY
 
-EVERY = 2.0  # seconds between two looks
+EVERY, IDLE = 2.0, 6.0  # seconds between two looks, while something is at work and while nothing is
 PANELS = 8  # lines of a run by rewards: trained reward, judges, diversity, distance
 FAR = 10_000  # previews a slider may count: a page that was open before the server restarted still fits
 LOOK = """
@@ -84,7 +84,7 @@ class Parts:
             self.curve,
         ]
         rest = [self.rate, self.number, self.other, self.more, *self.panels, self.log, self.logs]
-        return [self.run, *shown, *rest, *self.queue.outputs(), self.seen]
+        return [self.run, *shown, *rest, *self.queue.outputs(), self.seen, self.timer]
 
 
 def empty(text: str) -> str:

@@ -143,6 +143,9 @@ def planned(draft: Draft, place: Place, planner: Planner, beside: tuple[str, ...
 
     beside: as `at_work` has them. What is wrong with a draft is said elsewhere.
     """
+    if not draft["changed"]:
+        yield plan_line.FIRST
+        return
     try:
         config = drafts.config(draft, place)
     except StudioError:

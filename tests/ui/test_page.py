@@ -67,6 +67,28 @@ def test_a_reload_keeps_the_tab_and_the_look(server: Server, page: Any) -> None:
     page.wait_for_function(f"document.body.classList.contains('dark') !== {json.dumps(before)}")
 
 
+def test_only_the_open_tab_asks_for_news(server: Server, page: Any) -> None:
+    asked: list[int] = []
+
+    def note(request: Any) -> None:
+        if "queue/join" in request.url:
+            asked.append(json.loads(request.post_data)["fn_index"])
+
+    page.on("request", note)
+    page.goto(f"{server.address}?tab=library")
+    page.locator("#library-count", has_text="run").wait_for()
+    page.wait_for_timeout(3000)  # what is asked once, at the opening
+    asked.clear()
+    page.wait_for_timeout(9000)
+    assert len(asked) >= 2
+    assert len({*asked}) == 1
+    page.get_by_role("tab", name="Sample", exact=True).click()
+    page.wait_for_timeout(1500)
+    asked.clear()
+    page.wait_for_timeout(6500)
+    assert not asked, "there is no news in Sample"
+
+
 def test_a_first_look_is_light(server: Server, chromium: Any) -> None:
     assert weigh(chromium, server.address)["kib"] < WEIGHT
 

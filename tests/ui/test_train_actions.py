@@ -14,7 +14,7 @@ from studio.ui import draft as drafts
 from studio.ui import goals, train_actions
 from studio.ui.jobs import Queue
 from studio.ui.place import NO_SIGN_IN, SIGN_IN, Place, guest, home
-from studio.ui.plan_line import AGAIN, LATER, NONE, Asked, Planner
+from studio.ui.plan_line import AGAIN, FIRST, LATER, NONE, Asked, Planner
 from studio.ui.train_look import plain
 
 
@@ -91,6 +91,7 @@ def test_the_plan_is_of_the_form(place: Place) -> None:
         late = list(train_actions.planned(ready(lr=0.5), place, planner))
         assert late == [AGAIN, LATER], "a new worker, but no time to answer"
         assert list(train_actions.planned(drafts.take(ready(), "steps", "x"), place, planner)) == [NONE]
+        assert list(train_actions.planned(drafts.fresh(), place, planner)) == [FIRST], "nobody asked for anything yet"
     finally:
         planner.close()
     assert planner.worker is None
