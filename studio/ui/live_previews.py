@@ -11,22 +11,30 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from studio.reward_course import Course
+
 NAME = re.compile(r"(base|pick|\d{6,12})-(\d{2,4})\.png")
 BASE, PICK = "base", "pick"
+TITLES = {BASE: "base model", PICK: "recommended checkpoint"}
 
 
 @dataclass(frozen=True)
 class Previews:
-    """One label's pictures: "000300" for a step, "base", or "pick" for the recommended checkpoint; by their number."""
+    """One label's pictures: "000300" for a step, "base", or "pick" for the recommended checkpoint; by their number.
+
+    back: the step whose weights drew them, where a guard had ended the run by then.
+    """
 
     label: str
     files: dict[int, Path]
+    back: int | None = None
 
     @property
     def title(self) -> str:
-        """`step 300`."""
-        names = {BASE: "base model", PICK: "recommended checkpoint"}
-        return names.get(self.label) or f"step {int(self.label)}"
+        """`step 300`; `step 300, back at step 200`."""
+        if self.label in TITLES:
+            return TITLES[self.label]
+        return f"step {int(self.label)}" + (f", back at step {self.back}" if self.back is not None else "")
 
 
 def stamp(folder: Path) -> int:
@@ -37,8 +45,11 @@ def stamp(folder: Path) -> int:
         return 0
 
 
-def found(folder: Path) -> tuple[Previews, list[Previews]]:
-    """The base model's previews, and the run's own: by step, the recommended checkpoint's last."""
+def found(folder: Path, course: Course | None = None) -> tuple[Previews, list[Previews]]:
+    """The base model's previews, and the run's own: by step, the recommended checkpoint's last.
+
+    course: of a run by rewards; what it drew after its guard had ended it is of the step that it went back to.
+    """
     kept: dict[str, dict[int, Path]] = {}
     try:
         names = sorted(os.listdir(folder / "samples"))
@@ -49,7 +60,9 @@ def found(folder: Path) -> tuple[Previews, list[Previews]]:
             kept.setdefault(fits[1], {})[int(fits[2])] = folder / "samples" / name
     base = Previews(BASE, kept.pop(BASE, {}))
     order = sorted(kept, key=lambda label: (label == PICK, label == PICK or int(label)))
-    return base, [Previews(label, kept[label]) for label in order]
+    end = f"{course.stop[0]:06}" if course is not None and course.stop is not None else ""
+    back = course.back if course is not None else None
+    return base, [Previews(label, kept[label], back if label == end else None) for label in order]
 
 
 def pairs(base: Previews, own: Previews | None) -> Iterator[tuple[Path, str]]:

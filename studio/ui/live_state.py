@@ -71,9 +71,10 @@ def buttons(live: Live, what: Doing, writable: bool = True) -> Buttons:
     idle = what not in (*AT_WORK, "waiting")
     weights = bool(checkpoints.steps(live.run.checkpoints))
     course = live.numbers.course()
+    ahead = course is not None and course.best is not None and course.back is None  # of what it may go back to
     return Buttons(
         stop=writable and what == "running",
         resume=writable and what in ("new", "cancelled", "stopped", "failed", "interrupted"),
         sample=writable and (what == "running" or (weights and idle)),
-        back=writable and idle and weights and course is not None and course.best is not None,
+        back=writable and idle and weights and ahead,
     )

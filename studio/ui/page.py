@@ -6,6 +6,7 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import gradio as gr
 
@@ -28,6 +29,16 @@ REMEMBER = """() => {{
 }}"""
 
 
+class Steady(dict[Any, Any]):
+    """Gradio goes over a visitor's components in one thread while another adds some: it goes over what was there."""
+
+    def values(self) -> Any:
+        return [*super().values()]
+
+    def items(self) -> Any:
+        return [*super().items()]
+
+
 def build(where: Where, notes: Sequence[str] = (), sign_in: bool = False) -> gr.Blocks:
     """The whole page. notes: what everybody should know, a sentence each; sign_in: with the hub's button."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, KEEP), fill_width=True) as page:
@@ -45,6 +56,7 @@ def build(where: Where, notes: Sequence[str] = (), sign_in: bool = False) -> gr.
         tick_where_seen(page, tabs, clocks)
         page.load(None, js=RESTORE, api_visibility="private")
         page_api.bind(where)
+    page.default_config.blocks, page.default_config.fns = Steady(page.blocks), Steady(page.fns)
     for event in page.fns.values():  # the tabs' own events are no interface that anybody may build on
         if event.api_name not in page_api.NAMES:
             event.api_visibility = "private"

@@ -151,7 +151,7 @@ class Tab(Parts):
         stamp, asked = live.stamps()["previews"], seen.get("at", FAR)
         if seen.get("previews") == (stamp, asked):
             return {}
-        base, own = live_previews.found(live.run.folder)
+        base, own = live_previews.found(live.run.folder, live.numbers.course())
         seen["count"], seen["previews"] = (count := len(own)), (stamp, asked)
         at = min(max(1, asked), max(1, count))
         shown = own[at - 1] if own else None

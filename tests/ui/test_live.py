@@ -138,6 +138,11 @@ def test_a_run_by_rewards_has_the_course_that_its_report_has(tmp_path: Path, cut
     assert bool(live(run).numbers.panels()) == (cut > 1)
     assert live(run).numbers.main == "reward"
     assert any("rolled back" in text.lower() for text in live_words.outcome(live(run), "done")) == (cut == 6)
+    (run.checkpoints / "step-000004").mkdir(parents=True)
+    assert live_state.buttons(live(run), "done").back == (1 < cut < 6), "who is back already has nowhere to go"
+    preview(run, "000006-00.png")
+    (shown,) = live_previews.found(run.folder, live(run).numbers.course())[1]
+    assert shown.title == ("step 6, back at step 4" if cut == 6 else "step 6")
 
 
 def test_time_left_is_what_the_last_minute_says(tmp_path: Path):
