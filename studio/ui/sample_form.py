@@ -14,6 +14,7 @@ from studio.ui.recipes import Recipe, made, only_read
 
 PLAIN = ("prompt", "negative", "seed", "sampler", "steps", "guidance_scale", "decor", "decor_strength", "model")
 GUIDING = tuple(Guiding.model_fields)
+OPTIONAL = [name for name, info in Guiding.model_fields.items() if info.default is None]  # 0 says none, as for steps
 AXES = ("x", "y", "z")
 FIELDS = ("sources", "strengths", *PLAIN, *GUIDING, "n", *(part for axis in AXES for part in (axis, f"{axis}_values")))
 """The form's fields: those of a recipe, those of its guidance, the number of pictures, and the axes of a grid."""
@@ -49,7 +50,7 @@ def recipe_of(values: Mapping[str, Any]) -> Recipe:
     guidance = {name: values[name] for name in GUIDING if values.get(name) not in (None, "")}
     kind = guidance.get("kind", "cfg")
     read = {"kind", *only_read(Guiding(kind=kind)).reads}  # what another kind reads is hidden, and does not count
-    guidance = {name: value for name, value in guidance.items() if name in read}
+    guidance = {name: value for name, value in guidance.items() if name in read and (value or name not in OPTIONAL)}
     return made(sources=sources, strengths=strengths(values.get("strengths"), len(sources)), guidance=guidance, **given)
 
 
@@ -75,7 +76,8 @@ def fields(recipe: Recipe, axes: Sequence[Mapping[str, str]] | None = None) -> d
     """The fields that say a recipe; those of the axes only where there are some, or none at all."""
     found: dict[str, Any] = {name: getattr(recipe, name) for name in PLAIN}
     found |= {"seed": str(recipe.seed)}  # a browser's numbers end at 2^53
-    found |= {name: getattr(recipe.guidance, name) for name in GUIDING}
+    given = {name: getattr(recipe.guidance, name) for name in GUIDING}
+    found |= {name: 0 if value is None else value for name, value in given.items()}
     found |= {"sources": list(recipe.sources), "strengths": ", ".join(f"{one:g}" for one in recipe.each)}
     if axes is not None:
         for place, axis in enumerate(AXES):

@@ -87,8 +87,9 @@ def manner() -> dict[str, Any]:
         with gr.Row():
             for name, info in Guiding.model_fields.items():
                 if name != "kind":
+                    said = (info.description or "").replace("empty: ", "0: ")
                     found[name] = gr.Number(
-                        value=info.default, label=NUMBER_WORDS.get(name, name), info=info.description, step=0.1,
+                        value=info.default or 0, label=NUMBER_WORDS.get(name, name), info=said, step=0.1,
                         min_width=160, visible=reads("cfg", name), elem_id=f"sample-{name.replace('_', '-')}",
                     )  # fmt: skip
         found["sampler"] = gr.Dropdown(samplers, value="", label="Sampler", elem_id="sample-sampler")

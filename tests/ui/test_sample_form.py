@@ -87,6 +87,13 @@ def tab(tmp_path: Path) -> Any:
     return asyncio.run(build())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guidance_is_chosen_and_nothing_else_need_be_filled_in(tab: Any, kind: str) -> None:
+    stands = {name: tab.fields[name].value for name in Guiding.model_fields}
+    assert None not in stands.values(), "a browser makes it 0"
+    assert recipe_of(fields(CAT) | stands | {"kind": kind}).guidance == Guiding(kind=kind)
+
+
 def asked(**change: Any) -> list[Any]:
     values = fields(CAT, []) | {"n": 1} | change
     return [values[name] for name in FIELDS]
