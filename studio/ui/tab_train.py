@@ -144,12 +144,14 @@ class Tab(Pictures):
     @told
     def propose(self, key: str, draft: Draft, seen: dict[str, Any], request: gr.Request) -> Any:
         """The method for a goal, with its reason."""
-        return filled(train_actions.proposed(draft or drafts.fresh(), key, seen.get("count"), self.place(request)))
+        before = draft or drafts.fresh()
+        return filled(train_actions.proposed(before, key, seen.get("count"), self.place(request)), before)
 
     @told
     def choose(self, trainer: str, draft: Draft) -> Any:
         """A method that was chosen directly."""
-        return filled(train_actions.method(draft or drafts.fresh(), trainer))
+        before = draft or drafts.fresh()
+        return filled(train_actions.method(before, trainer), before)
 
     @told
     def again(self, draft: Draft, request: gr.Request) -> Any:

@@ -253,13 +253,17 @@ def presets() -> dict[str, Any]:
     return made
 
 
-def filled(draft: Draft) -> list[Any]:
-    """The values of `Parts.faces` for a draft."""
+def filled(draft: Draft, before: Draft | None = None) -> list[Any]:
+    """The values of `Parts.faces` for a draft. before: what the form shows; where that stays it is not drawn anew, for
+    what somebody types into it just then would be lost.
+    """
     folder = str(draft["changed"].get(FOLDER) or "")
     example = folder if folder.startswith(SUBJECT) else None
     view = [draft["view"]["all"], draft["view"]["fresh"]]
     reason = draft["reason"] or REASON
-    return [draft, draft["goal"] or None, draft["trainer"], folder, example, reason, *view, stamp()]
+    same = before is not None and all(before[part] == draft[part] for part in ("trainer", "changed", "wrong"))
+    drawn = gr.skip() if same else stamp()
+    return [draft, draft["goal"] or None, draft["trainer"], folder, example, reason, *view, drawn]
 
 
 def pictured(draft: Draft, refused: str | None = None) -> list[Any]:

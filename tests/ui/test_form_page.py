@@ -52,6 +52,10 @@ def test_what_is_typed_while_the_form_is_drawn_anew_is_kept(server: Server, page
     page.locator("#train-example input").click()
     page.get_by_role("option", name="fox").first.click()
     page.locator("#train-command", has_text="subject:fox").wait_for(timeout=WAIT)
+    page.get_by_text("One subject, few pictures").click()  # proposes what the form shows already
+    page.locator("#setting-run textarea, #setting-run input").press_sequentially("early", delay=60)
+    page.keyboard.press("Tab")
+    page.locator("#train-command", has_text="--run early").wait_for(timeout=WAIT)
     page.locator("#train-all input").check()  # draws the form anew
     steps.fill("37")
     page.keyboard.press("Tab")
