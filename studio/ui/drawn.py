@@ -54,13 +54,15 @@ def caption(recipe: Recipe) -> str:
         name if strength == 1 else f"{name} at {strength:g}"
         for name, strength in zip(recipe.sources, recipe.each, strict=True)
     )
-    guided = "" if recipe.guidance.plain else f", {recipe.guidance.said()}"
-    return f"seed {recipe.seed}: {who}{guided}"
+    scale = f"scale {recipe.guidance_scale:g}" if recipe.guidance_scale else ""
+    steps = f"{recipe.steps} steps" if recipe.steps else ""
+    guided = "" if recipe.guidance.plain else recipe.guidance.said()
+    return f"seed {recipe.seed}: {', '.join(filter(None, [who, scale, steps, recipe.sampler, guided]))}"
 
 
 def heading(names: Sequence[str], title: str) -> str:
     """What stands under a sheet: along what it runs, and where on the Z axis it is."""
-    return f"grid: {' x '.join(names)}{f', {title}' if title else ''}"
+    return f"grid: {' x '.join(names).replace('_', ' ')}{f', {title}' if title else ''}"
 
 
 def recent(place: Place, most: int = 40) -> list[Kept]:

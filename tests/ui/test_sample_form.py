@@ -13,6 +13,7 @@ from PIL import Image
 from studio import pictures
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_settings import KINDS, Guiding
+from studio.ui.drawn import caption
 from studio.ui.place import home
 from studio.ui.recipe_reading import read
 from studio.ui.recipes import Recipe
@@ -152,3 +153,12 @@ def test_a_message_begins_with_a_capital_but_names_stay_as_they_are() -> None:
     for said in ("evil.toml: cannot be read", "rex@999: has no such checkpoint", "d1 has no adapter yet"):
         assert line(said) == f"{said}."
     assert line("") == "."
+
+
+def test_what_stands_under_a_picture_says_what_a_grid_changes() -> None:
+    bare = Recipe(prompt="x", sources=("fox",))
+    assert caption(bare) == "seed 0: fox"
+    changes = {"seed": 1, "strengths": (0.5,), "guidance_scale": 2.0, "steps": 8, "sampler": "euler"}
+    changes["guidance"] = Guiding(kind="rl")
+    said = {caption(bare.model_copy(update={name: value})) for name, value in changes.items()}
+    assert len(said | {caption(bare)}) == len(changes) + 1
