@@ -16,8 +16,8 @@ class Rewards(Part):
     terms: Annotated[
         tuple[str, ...],
         Field(
-            description="Each [weight*]name[(setting=value)]: a scorer's number (0.5*hps, jpeg-soft-bits, "
-            "embedded-wish(wish=colour=teal)), a Python callable module:function, or the http address of a judge"
+            description="A scorer's number, with a weight and settings if need be (`0.5*hps`, `jpeg-soft-bits`, "
+            "`embedded-wish(wish=colour=teal)`), a Python callable `module:function`, or the http address of a judge"
         ),
     ] = ()
     standardise: Annotated[

@@ -63,6 +63,7 @@ class Field:
         """Help, bounds, default and real name, without what the label says: what stands below a widget."""
         default = self.shown(self.default)
         said = {True: "on", False: "off"}[default] if self.kind == "bool" else str(default).replace("\n", ", ")
+        said = f"`{said}`" if "*" in said else said  # two of them would be taken for emphasis
         said = "" if default in ("", None) else f"default {said}"
         name = "" if is_spelled(self.name, self.label) else self.name
         return " · ".join(filter(None, (beside(self.label, self.help), self.bounds, said, name)))

@@ -118,7 +118,8 @@ def configured(settings: str | Mapping[str, Any], runs: Path) -> Any:
             try:
                 values = dict(layer(file))
             except UsageError as error:
-                raise UsageError(str(error).replace(str(file), "the config")) from None
+                said = str(error).replace(f"the config {file}", "the config").replace(str(file), "the config")
+                raise UsageError(said) from None
     else:
         values = dict(settings)
         trainer = values.get("trainer", "dreambooth")

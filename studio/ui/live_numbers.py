@@ -117,7 +117,10 @@ def named(title: str, lines: Iterable[str], over: int = 0) -> str:
 
 
 def drawing(lines: Mapping[str, Iterable[tuple[int, float]]]) -> dict[str, Any] | None:
-    """Lines as the page's line plot takes them: a table of step, value and the line's name; None without a point."""
-    rows = [[step, value, label] for label, points in lines.items() for step, value in points]
+    """Lines as the page's line plot takes them: a table of step, value and the line's name; None without a point.
+
+    Nine digits: an axis is fitted to the points, and would make a cliff of a mean's last bit.
+    """
+    rows = [[step, float(f"{value:.9g}"), label] for label, points in lines.items() for step, value in points]
     kinds = dict(zip(COLUMNS, ("quantitative", "quantitative", "nominal"), strict=True))
     return {"columns": list(COLUMNS), "data": rows, "datatypes": kinds, "mark": "line"} if rows else None

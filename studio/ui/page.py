@@ -24,8 +24,9 @@ CLOCKS = """() => {names}.map((name) => ({{  // the first tab is said to be sele
 REMEMBER = """() => {{
   if (!window.studioOpened) return;  // the first tab is selected by itself, before the one of the address
   const url = new URL(location);
+  if (url.searchParams.get('tab') === '{tab}') return;
   url.searchParams.set('tab', '{tab}');
-  history.replaceState(null, '', url);
+  history.pushState(null, '', url);
 }}"""
 
 

@@ -75,14 +75,21 @@ def load(place: Place, name: str, now: Draft | None = None) -> Draft:
     return read(there(place, name), name, place, now)
 
 
-def read(path: Path, name: str, place: Place, now: Draft | None = None) -> Draft:
-    """The draft of a TOML config, a preset or a run's; name: what to call it in messages. Raises UsageError."""
+def read(path: Path, name: str, place: Place, now: Draft | None = None, whole: bool = False) -> Draft:
+    """The draft of a TOML config, a preset or a run's; name: what to call it in messages. Raises UsageError.
+
+    now: the draft whose pictures and run name stay; whole: those of the config, where it has some, come before them.
+    """
     from studio.config import layer, make
 
-    values = {key: value for key, value in layer(path).items() if key != "runs"}
+    try:
+        values = {key: value for key, value in layer(path).items() if key != "runs"}
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(path), name)) from None
     found = drafts.of_config(make(toml=values, file=name))
     own = {key: value for key, value in changed(now).items() if key in OWN}
-    found["changed"] = {**{key: value for key, value in found["changed"].items() if key not in OWN}, **own}
+    given = {key: value for key, value in found["changed"].items() if whole or key not in OWN}
+    found["changed"] = {**given, **own, **(given if whole else {})}
     found["view"] = now["view"] if now else found["view"]
     drafts.config(found, place)  # it may be a stranger's: paths outside of the visitor's folders are refused
     return found

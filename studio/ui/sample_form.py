@@ -34,9 +34,10 @@ def wish(values: Mapping[str, Any]) -> Wish:
     recipe, axes = recipe_of(values), axes_of(values)
     if axes:
         return Wish(recipe, tuple(axes), tuple(cells(recipe, axes)))
-    count = int(1 if values.get("n") in (None, "") else values["n"])
-    if not 1 <= count <= MOST:
-        raise UsageError(f"pictures = {count}: should be from 1 to {MOST}")
+    asked = float(1 if values.get("n") in (None, "") else values["n"])
+    if not (asked.is_integer() and 1 <= asked <= MOST):
+        raise UsageError(f"pictures = {asked:g}: should be a whole number from 1 to {MOST}")
+    count = int(asked)
     recipe.check()
     return Wish(recipe, (), tuple(made(recipe, seed=recipe.seed + number) for number in range(count)))
 

@@ -83,7 +83,8 @@ def serve(service: Service) -> None:
         try:
             _, address, _ = built.launch(**how(service))
         except OSError as error:
-            raise UsageError(f"the page could not open port {service.port or '7860 or later'}: {error}") from None
+            port = service.port or "7860 or later"
+            raise UsageError(f"the page could not open port {port}: it is taken; give another one, --port") from error
         print(f"studio: the page is at {address} (Ctrl+C closes it; runs at work go on)", file=sys.stderr, flush=True)
         try:
             drafts.known_to(drafts.fresh())  # imports what the first visitor's form would wait for

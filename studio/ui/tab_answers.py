@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui.words import shown
+from studio.ui.words import toast
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 BUSY: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
@@ -22,7 +22,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*values)
         except Exception as error:  # the last line of defence: the log has what is a fault of ours
-            raise gr.Error(shown(error), print_exception=False) from None
+            raise gr.Error(toast(error), print_exception=False) from None
 
     return safely
 

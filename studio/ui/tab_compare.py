@@ -65,7 +65,7 @@ class Tab:
         with gr.Accordion("Previews beside each other", open=True, elem_id="compare-previews-box"):
             self.previews = gr.HTML(elem_id="compare-previews", css_template=side_tables.CSS)
         self.one()
-        self.kept, self.listed = gr.JSON(visible=False), gr.State([])
+        self.kept, self.listed, self.drawn_of = gr.JSON(visible=False), gr.State([]), gr.State([])
         self.blind = tab_blind.Panel(place)
 
     def one(self) -> None:
@@ -88,10 +88,11 @@ class Tab:
         self.timer.tick(told(self.look), ins, outs, **QUIET)
         axes = [self.runs, self.across, self.upwards]
         gr.on([self.across.input, self.upwards.input], told(self.drawn), axes, self.plot, **QUIET)
-        single = [self.reason, self.asked, self.prompt, self.seed, self.grid, self.download, self.report]
+        single = [self.reason, self.asked, self.prompt, self.seed, self.grid, self.download, self.report, self.drawn_of]
         cells = [self.run, self.prompt, self.seed]
         shown = [*cells, self.back]
         self.run.change(told(self.opened), shown, single, **BUSY)
+        self.timer.tick(told(self.opened_again), [*shown, self.drawn_of], single, **QUIET)
         gr.on([self.prompt.input, self.seed.input], told(self.redrawn), cells, self.grid, **QUIET)
         asked = [self.runs, self.quick, self.pick]
         self.evaluate.click(told(self.start), asked, self.said, **BUSY)
@@ -179,7 +180,7 @@ class Tab:
         here = self.place(request)
         if not name or name not in [run.name for run in here.store.list()]:
             hidden = gr.update(visible=False)
-            return ["", hidden, gr.skip(), gr.skip(), "", hidden, ""]
+            return ["", hidden, gr.skip(), gr.skip(), "", hidden, "", []]
         folder = run_of(here.runs, name).folder
         choice, report = side_choice.read(folder), folder / "report.html"
         prompts, seeds = [(choice.asked(at), at) for at in range(len(choice.prompts))], choice.seeds()
@@ -193,7 +194,22 @@ class Tab:
             side_tables.grid(choice, here.runs, prompt, seed or ""),
             gr.update(value=str(report) if report.is_file() else None, visible=report.is_file()),
             side_tables.frame(report) or side_tables.note(f"{name} has no report yet: Evaluate writes it."),
+            stamp(folder),
         ]
+
+    def opened_again(
+        self,
+        name: str | None,
+        prompt: Any,
+        seed: str | None,
+        back: dict[str, Any],
+        drawn: list[Any],
+        request: gr.Request,
+    ) -> Any:
+        """As `opened`, where an evaluation has written the run's report or the choice of its checkpoints meanwhile."""
+        if not drawn or not name or stamp(run_of(self.place(request).runs, name).folder) == drawn:
+            return [gr.skip()] * 8
+        return self.opened(name, prompt, seed, back, request)
 
     def redrawn(self, name: str | None, prompt: Any, seed: str | None, request: gr.Request) -> str:
         """The grid for another prompt or seed."""
@@ -210,6 +226,12 @@ class Tab:
             raise UsageError("choose the runs to evaluate first")
         gr.Info(said := evaluate(here.runs, names, here.owner, quick, pick))
         return said
+
+
+def stamp(folder: Path) -> list[Any]:
+    """Changes when a run's report or the choice of its checkpoints does."""
+    files = [file for file in (folder / "report.html", folder / "choice.json") if file.is_file()]
+    return [folder.name, *(file.stat().st_mtime_ns for file in files)]
 
 
 def build(place: Where) -> Tab:

@@ -143,7 +143,8 @@ class Acts:
     def thrown(self, request: gr.Request) -> Any:
         """The trash as the disk has it now."""
         rows = library_trash.thrown(self.place(request).runs)
-        return gr.update(choices=[(row.line(), row.key) for row in rows], value=None)
+        said = EMPTY["thrown" if rows else "trash"]
+        return gr.update(choices=[(row.line(), row.key) for row in rows], value=None, info=said)
 
 
 def runs_of(count: int) -> str:

@@ -11,7 +11,7 @@ import gradio as gr
 from studio.ui import live_queue
 from studio.ui.jobs import Job, Queue
 from studio.ui.place import Place, Where
-from studio.ui.words import EMPTY, shown
+from studio.ui.words import EMPTY, toast
 
 Updates = dict[Any, Any]
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -103,7 +103,7 @@ class Panel:
                 if job or always:
                     act(Queue(here.runs), job or "")
             except Exception as error:
-                raise gr.Error(shown(error), print_exception=False) from None
+                raise gr.Error(toast(error), print_exception=False) from None
             if not (job or always):
                 gr.Info("Choose a job that waits or runs first.")
 

@@ -68,10 +68,8 @@ def numbers() -> dict[str, Any]:
     """From which noise, how many, in how many steps. The recipe knows their bounds, and says them in sentences."""
     with gr.Row():
         seed = gr.Textbox(value="0", label="Seed", info="whole number", min_width=160, elem_id="sample-seed")
-        count = gr.Number(
-            value=1, precision=0, label="Pictures", info="without a grid", min_width=160, elem_id="sample-n"
-        )
-        steps = gr.Number(value=0, precision=0, label="Steps", info="0: the adapter's own", min_width=160,
+        count = gr.Number(value=1, label="Pictures", info="without a grid", min_width=160, elem_id="sample-n")
+        steps = gr.Number(value=0, label="Steps", info="0: the adapter's own", min_width=160,
                           elem_id="sample-steps")  # fmt: skip
         scale = gr.Number(value=0, step=0.5, label="Guidance scale", info="0: the adapter's own", min_width=160,
                           elem_id="sample-scale")  # fmt: skip

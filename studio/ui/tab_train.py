@@ -93,8 +93,10 @@ class Tab(Pictures):
             return (now, stamp()) if name == "model" else now  # another model recommends other defaults
 
         outputs = [self.draft, self.form] if name == "model" else [self.draft]
-        # text that is pasted or filled in by the browser comes with no input event of its own
-        events = [made.input, made.blur] if isinstance(made, gr.Textbox) else [made.input]
+        # what is pasted or filled in by the browser, and an entry typed into a list, has no input event of its own
+        alone = not isinstance(made, gr.Textbox) and not (isinstance(made, gr.Dropdown) and made.multiselect)
+        events = [made.input] if alone else [made.input, made.blur]
+        events += [made.change] if isinstance(made, gr.Dropdown) and made.multiselect else []
         for number, event in enumerate(events):  # one after another: two fields filled in at once are both kept
             key = f"{made.key} {number}"
             event(take, [made, self.draft], outputs, key=key, trigger_mode="always_last", **IN_TURN, **QUIET)
@@ -175,7 +177,7 @@ class Tab(Pictures):
 
     @told
     def preset_file(self, file: str, draft: Draft, request: gr.Request) -> Any:
-        return filled(presets.read(Path(file), Path(file).name, self.place(request), draft))
+        return filled(presets.read(Path(file), Path(file).name, self.place(request), draft, whole=True))
 
     @told
     def preset_save(self, name: str, draft: Draft, request: gr.Request) -> Any:

@@ -14,7 +14,7 @@ from studio.ui import draft as drafts
 from studio.ui.draft import Draft
 from studio.ui.tab_train_parts import Parts, looked, pictured
 from studio.ui.train_look import FOLDER, Looks, not_taken, plain, trouble
-from studio.ui.words import shown
+from studio.ui.words import toast
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 BUSY: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
@@ -30,7 +30,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*values)
         except Exception as error:  # the page's last line of defence: nothing shows a traceback
-            raise gr.Error(shown(error), duration=20, print_exception=False) from None
+            raise gr.Error(toast(error), duration=20, print_exception=False) from None
 
     return safely
 

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
+from studio.pipelines.errors import UsageError
 from studio.ui import live_ask, live_log, live_previews, live_words
 from studio.ui.jobs import Job, Queue, newest
 from studio.ui.jobs_api import found
@@ -18,7 +19,7 @@ from studio.ui.place import Place, Where
 from studio.ui.tab_queue import QUIET, Updates
 from studio.ui.tab_train_parts import STARTED
 from studio.ui.tab_watch_parts import EVERY, FAR, IDLE, PANELS, Parts, empty, layout
-from studio.ui.words import EMPTY, shown
+from studio.ui.words import EMPTY, shown, toast
 
 APART = ("loss", "reward", "lr")  # numbers with a drawing of their own
 STAY = ("names", "queue", "arrived", "panels", "pace")  # what a visitor has seen that is not of one run
@@ -196,7 +197,7 @@ class Tab(Parts):
             try:
                 said = ask(self.place(request), name or "")
             except Exception as error:
-                raise gr.Error(shown(error), print_exception=False) from None
+                raise gr.Error(toast(error), print_exception=False) from None
             gr.Info(said)
 
         return handle
@@ -217,6 +218,9 @@ def ask_resume(here: Place, name: str) -> str:
 def ask_sample(here: Place, name: str) -> str:
     """Sample now."""
     here.may_train()  # in a process of its own, which a Space without a GPU of its own cannot have
+    with READERS.at(found(name, here).folder) as live:
+        if live.end is None and live.phase != "train" and live.step >= live.rate.total > 0:
+            raise UsageError(f"the run '{name}' is past its last step: its pictures are drawn as it ends")
     return live_ask.sample(Queue(here.runs), run := found(name, here), now(here, run), here.owner)
 
 

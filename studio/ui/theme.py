@@ -33,6 +33,7 @@ CSS = """
 @media (prefers-reduced-motion: reduce) { * { animation: none !important; transition: none !important; } }
 """
 
+FIRST = "train"  # the tab of an address without one
 KEPT = "studio-theme"  # in the browser: light or dark
 RESTORE = f"""() => {{
   const asked = new URL(location).searchParams;
@@ -45,6 +46,10 @@ RESTORE = f"""() => {{
     window.studioOpened = true;
   }};
   open(50);
+  window.addEventListener('popstate', () => {{  // back and forth between tabs
+    const name = new URL(location).searchParams.get('tab') ?? '{FIRST}';
+    document.getElementById(`tab-${{name}}-button`)?.click();
+  }});
 }}"""
 TURN = f"""() => {{
   const dark = document.body.classList.toggle('dark');

@@ -143,7 +143,7 @@ def planned(draft: Draft, place: Place, planner: Planner, beside: tuple[str, ...
 
     beside: as `at_work` has them. What is wrong with a draft is said elsewhere.
     """
-    if not draft["changed"]:
+    if not draft["changed"] and not draft["goal"] and draft["trainer"] == drafts.fresh()["trainer"]:
         yield plan_line.FIRST
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 
 from studio.pipelines.errors import StudioError
 from studio.secrets import redact
@@ -23,6 +24,7 @@ EMPTY = {
     "samples": "No pictures drawn yet. Choose a run, write a prompt, and press Draw.",
     "compare": "Nothing to compare yet. Choose one or more runs that are done; Evaluate scores those without scores.",
     "trash": "The trash is empty. Deleted runs come here and can be restored.",
+    "thrown": "Choose one to restore it, or to delete it for good.",
 }
 
 
@@ -41,6 +43,11 @@ def shown(error: BaseException) -> str:
     log.error("a fault of the studio's own", exc_info=error)
     said = f"a fault of the studio's own ({type(error).__name__}: {error})"
     return line(f"{said}; reload the page; the server's log has the details for a bug report")
+
+
+def toast(error: BaseException) -> str:
+    """As `shown`, for a toast, which reads HTML."""
+    return escape(shown(error), quote=False)
 
 
 def line(text: str) -> str:

@@ -56,6 +56,13 @@ def test_what_is_typed_while_the_form_is_drawn_anew_is_kept(server: Server, page
     page.locator("#setting-run textarea, #setting-run input").press_sequentially("early", delay=60)
     page.keyboard.press("Tab")
     page.locator("#train-command", has_text="--run early").wait_for(timeout=WAIT)
+    page.get_by_text("A taste or reward").click()
+    page.locator("#setting-reward-terms input").click()
+    page.keyboard.type("0.5*jpeg-soft-bits", delay=20)  # in no list
+    page.keyboard.press("Enter")
+    page.locator("#train-command", has_text="'0.5*jpeg-soft-bits'").wait_for(timeout=WAIT)
+    page.get_by_text("One subject, few pictures").click()
+    page.locator("#train-command", has_text="studio train dreambooth").wait_for(timeout=WAIT)
     page.locator("#train-all input").check()  # draws the form anew
     steps.fill("37")
     page.keyboard.press("Tab")

@@ -97,6 +97,7 @@ def test_a_run_is_found_noted_exported_deleted_and_restored(library: Server, vis
     page.locator("#library-run").wait_for(state="hidden")
     assert not (library.runs / "beta").exists()
     page.locator("#library-trash button").first.click()
+    page.locator("#library-gone", has_text="Choose one to restore it").wait_for()
     choose(page, "#library-gone", re.compile("beta, deleted"))
     page.locator("#library-restore").click()
     page.get_by_text("beta is back.").wait_for()
@@ -104,7 +105,9 @@ def test_a_run_is_found_noted_exported_deleted_and_restored(library: Server, vis
     assert (library.runs / "beta" / "notes.txt").read_text() == "the second one\n"
 
 
-def test_runs_are_compared_and_the_report_is_in_the_page_and_to_download(visit: Any, tmp_path: Path) -> None:
+def test_runs_are_compared_and_the_report_is_in_the_page_and_to_download(
+    library: Server, visit: Any, tmp_path: Path
+) -> None:
     page = visit("compare")
     for name in ("alpha", "beta"):
         choose(page, "#compare-runs", name)
@@ -127,6 +130,8 @@ def test_runs_are_compared_and_the_report_is_in_the_page_and_to_download(visit: 
     page.locator("#compare-previews thead", has_text="beta").wait_for()
     page.frame_locator("#compare-report iframe").get_by_text("what was measured").wait_for()
     assert page.locator("#compare-runs .token").all_inner_texts() == ["alpha", "beta"]
+    (library.runs / "alpha" / "report.html").write_text("<p>what was measured again</p>")
+    page.frame_locator("#compare-report iframe").get_by_text("again").wait_for()
 
 
 def test_a_blind_test_hides_the_sides_until_every_pair_is_answered(library: Server, visit: Any) -> None:

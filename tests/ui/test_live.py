@@ -359,3 +359,10 @@ def test_reading_runs_needs_neither_torch_nor_gradio():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_number_that_stays_is_drawn_as_a_level_line() -> None:
+    lines = {"value": [(step, 0.0001 * (1 + 1e-15 * step)) for step in range(1, 9)]}
+    drawn = drawing(lines)
+    assert drawn is not None
+    assert {value for _, value, _ in drawn["data"]} == {0.0001}

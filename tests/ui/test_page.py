@@ -64,6 +64,10 @@ def test_a_reload_keeps_the_tab_and_the_look(server: Server, page: Any) -> None:
     assert page.evaluate(scheme) == ("light" if before else "dark")  # scrollbars, too
     page.reload()
     page.locator("[role=tab][aria-selected=true]", has_text="Library").wait_for()
+    page.get_by_role("tab", name="Sample", exact=True).click()
+    page.wait_for_url("**tab=sample*")
+    page.go_back()
+    page.locator("[role=tab][aria-selected=true]", has_text="Library").wait_for()
     page.wait_for_function(f"document.body.classList.contains('dark') !== {json.dumps(before)}")
 
 

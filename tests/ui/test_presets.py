@@ -62,6 +62,18 @@ def test_a_strangers_file(place: Place) -> None:
             presets.load(place, "theirs")
 
 
+def test_a_file_brings_its_name_and_pictures_and_a_preset_does_not(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.toml"
+    file.write_text("run = 'theirs'\n[dreambooth]\nsteps = 3\n[dreambooth.data]\nfolder = 'subject:dog'\n")
+    now = drafts.put(drafts.fresh(), {"run": "mine", "data.folder": "subject:fox", "seed": 5})
+    for whole, run, folder in ((True, "theirs", "subject:dog"), (False, "mine", "subject:fox")):
+        changed = presets.read(file, file.name, place, now, whole=whole)["changed"]
+        assert (changed["run"], changed["data.folder"], changed["steps"]) == (run, folder, 3)
+    file.write_text("trainer = [")
+    with pytest.raises(UsageError, match="^theirs.toml: not TOML"):
+        presets.read(file, file.name, place, now)
+
+
 def test_errors(place: Place, tmp_path: Path) -> None:
     presets.save(place, "mine", drafts.fresh())
     with pytest.raises(UsageError, match="did you mean 'mine'"):

@@ -18,7 +18,7 @@ from studio.ui.place import home
 from studio.ui.recipe_reading import read
 from studio.ui.recipes import Recipe
 from studio.ui.sample_form import FIELDS, fields, recipe_of, wish
-from studio.ui.words import line
+from studio.ui.words import line, toast
 
 CAT = Recipe(prompt="a cat", model="toy", steps=2, guidance_scale=2.0)
 ASKER: Any = SimpleNamespace(session_hash="me")
@@ -153,6 +153,7 @@ def test_a_message_begins_with_a_capital_but_names_stay_as_they_are() -> None:
     for said in ("evil.toml: cannot be read", "rex@999: has no such checkpoint", "d1 has no adapter yet"):
         assert line(said) == f"{said}."
     assert line("") == "."
+    assert toast(UsageError("'<img src=x>' is no name")) == "'&lt;img src=x&gt;' is no name."
 
 
 def test_what_stands_under_a_picture_says_what_a_grid_changes() -> None:

@@ -92,6 +92,9 @@ def test_the_plan_is_of_the_form(place: Place) -> None:
         assert late == [AGAIN, LATER], "a new worker, but no time to answer"
         assert list(train_actions.planned(drafts.take(ready(), "steps", "x"), place, planner)) == [NONE]
         assert list(train_actions.planned(drafts.fresh(), place, planner)) == [FIRST], "nobody asked for anything yet"
+        chosen = train_actions.proposed(drafts.fresh(), "few-step", None, place)
+        assert not chosen["changed"]
+        assert next(train_actions.planned(chosen, place, planner)) == AGAIN
     finally:
         planner.close()
     assert planner.worker is None
