@@ -22,7 +22,8 @@ CLOCKS = """() => {names}.map((name) => ({{  // the first tab is said to be sele
   __type__: 'update', active: document.getElementById(`tab-${{name}}-button`)?.ariaSelected === 'true'
 }}))"""
 REMEMBER = """() => {{
-  if (!window.studioOpened) return;  // the first tab is selected by itself, before the one of the address
+  // the first tab is selected by itself, before the one of the address or after it
+  if (!window.studioOpened || document.getElementById('tab-{tab}-button')?.ariaSelected !== 'true') return;
   const url = new URL(location);
   if (url.searchParams.get('tab') === '{tab}') return;
   url.searchParams.set('tab', '{tab}');

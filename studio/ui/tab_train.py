@@ -92,14 +92,25 @@ class Tab(Pictures):
             now = drafts.take(draft, name, value)
             return (now, stamp()) if name == "model" else now  # another model recommends other defaults
 
-        outputs = [self.draft, self.form] if name == "model" else [self.draft]
+        def left(value: Any, draft: Draft) -> Any:
+            if draft and value == made.value != drafts.shown(
+                draft, name
+            ):  # what was typed was drawn over: it is drawn again
+                return draft, stamp()
+            now = take(value, draft)
+            return now if name == "model" else (now, gr.skip())
+
+        both = [self.draft, self.form]
         # what is pasted or filled in by the browser, and an entry typed into a list, has no input event of its own
-        alone = not isinstance(made, gr.Textbox) and not (isinstance(made, gr.Dropdown) and made.multiselect)
-        events = [made.input] if alone else [made.input, made.blur]
-        events += [made.change] if isinstance(made, gr.Dropdown) and made.multiselect else []
-        for number, event in enumerate(events):  # one after another: two fields filled in at once are both kept
+        many = isinstance(made, gr.Dropdown) and made.multiselect
+        events = [(made.input, take, both if name == "model" else [self.draft])]
+        events += [(made.blur, left, both)] if isinstance(made, gr.Textbox) else []
+        events += [(event, take, [self.draft]) for event in ((made.blur, made.change) if many else ())]
+        for number, (event, handler, outputs) in enumerate(
+            events
+        ):  # in turn: two fields filled in at once are both kept
             key = f"{made.key} {number}"
-            event(take, [made, self.draft], outputs, key=key, trigger_mode="always_last", **IN_TURN, **QUIET)
+            event(handler, [made, self.draft], outputs, key=key, trigger_mode="always_last", **IN_TURN, **QUIET)
 
     def arrive(self, kept: Any, draft: Draft, request: gr.Request) -> Any:
         """The page is opened or reloaded: the browser's draft comes back, unless somebody was quicker."""

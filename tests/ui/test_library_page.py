@@ -91,7 +91,7 @@ def test_a_run_is_found_noted_exported_deleted_and_restored(library: Server, vis
     page.locator("#library-token input").fill("hf_" + "x" * 30)
     page.locator("#library-push").click()
     page.locator("#library-pushed", has_text="Not pushed. The Hub is switched off here").wait_for()
-    assert page.locator("#library-token input").input_value() == ""
+    page.wait_for_function("() => document.querySelector('#library-token input').value === ''")
     page.locator("#library-delete").click()
     page.locator("#library-delete-yes").click()
     page.locator("#library-run").wait_for(state="hidden")
