@@ -106,9 +106,7 @@ class Tab(Pictures):
         events = [(made.input, take, both if name == "model" else [self.draft])]
         events += [(made.blur, left, both)] if isinstance(made, gr.Textbox) else []
         events += [(event, take, [self.draft]) for event in ((made.blur, made.change) if many else ())]
-        for number, (event, handler, outputs) in enumerate(
-            events
-        ):  # in turn: two fields filled in at once are both kept
+        for number, (event, handler, outputs) in enumerate(events):  # in turn: two fields at once are both kept
             key = f"{made.key} {number}"
             event(handler, [made, self.draft], outputs, key=key, trigger_mode="always_last", **IN_TURN, **QUIET)
 
