@@ -90,7 +90,10 @@ class Tab(Pictures):
 
         def take(value: Any, draft: Draft) -> Any:
             now = drafts.take(draft, name, value)
-            return (now, stamp()) if name == "model" else now  # another model recommends other defaults
+            if name != "model":
+                return now
+            same = bool(draft) and draft["changed"].get(name) == now["changed"].get(name)  # a list says it twice
+            return now, gr.skip() if same else stamp()  # another model recommends other defaults
 
         def left(value: Any, draft: Draft) -> Any:
             if draft and value == made.value != drafts.shown(
