@@ -24,6 +24,8 @@ TAIL = """
 A page of the library has {tiles} pictures, with one run a single one: *opened*, *cleared* and *next page* load {tiles}
 pictures against one, so what the size of the library adds is the last column. *Next page* is set against *cleared*
 where there is no second page.
+In *Watch* the only run of a library is on show already when it is chosen, and only its state is drawn again: there too
+the last column counts.
 
 | first look, with {runs} runs in the library | value |
 |---|--:|
