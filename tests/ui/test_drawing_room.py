@@ -245,7 +245,9 @@ def test_the_newest_pictures_stay_and_what_others_put_there_is_left_alone(tmp_pa
     Image.new("RGB", (2, 2)).save(mine)
     assert drawn_files.prune(place, most=6) == 0
     assert drawn_files.prune(place, most=4) == 2
-    assert [kept.caption[:12] for kept in drawn.recent(place)] == [f"seed {number}: base" for number in (5, 4, 3, 2)]
+    assert [kept.caption for kept in drawn.recent(place)] == [
+        drawn.caption(CAT.model_copy(update={"seed": number})) for number in (5, 4, 3, 2)
+    ]
     assert mine.is_file()
 
 
