@@ -23,11 +23,12 @@ def choices(store: Store) -> list[tuple[str, str]]:
 
 
 def of_run(run: Run, detailed: bool = True) -> Iterator[tuple[str, str]]:
-    """A run's adapter and, if wanted or where there is none, its checkpoints, the newest first."""
-    if finished := (run.folder / ADAPTER).is_file():
-        yield run.name, run.name
-    if detailed or not finished:
-        for step in reversed(checkpoints.steps(run.checkpoints)):
+    """A run's adapter, or what is newest of it so far, and, if wanted, its checkpoints, the newest first."""
+    finished, steps = (run.folder / ADAPTER).is_file(), list(checkpoints.steps(run.checkpoints))
+    if finished or steps:
+        yield run.name if finished else f"{run.name}, its newest checkpoint", run.name
+    if detailed:
+        for step in reversed(steps):
             yield f"{run.name}, step {step}", f"{run.name}@{step}"
 
 
@@ -48,14 +49,22 @@ def source(name: str, place: Place) -> str:
         checkpoint(name, place.runs)
         return name
     if NAME.fullmatch(name) and (place.runs / name / "run.toml").is_file():
-        file_of(name, place.runs)
-        return name
+        return newest(name, place.runs)
     if looks_like_path(name):
         file = located(name, place, "the adapter")
         if file.is_file() and file.suffix == ".safetensors":
             return str(file)
         raise UsageError(f"{name[:120]!a}: no .safetensors file is there; choose a run or name an adapter's file")
     return Store(place.runs).open(name).name if NAME.fullmatch(name) else unknown(name)
+
+
+def newest(name: str, runs: Path) -> str:
+    """A run by its name; one without an adapter yet by its newest checkpoint, which recipes then say. UsageError."""
+    run = Store(runs).open(name)
+    steps = [] if (run.folder / ADAPTER).is_file() else list(checkpoints.steps(run.checkpoints))
+    if not steps:
+        file_of(name, runs)
+    return f"{name}@{steps[-1]}" if steps else name
 
 
 def base(model: str, place: Place) -> str:

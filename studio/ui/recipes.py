@@ -64,7 +64,8 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _a_strength_for_each(self) -> Self:
         if len(self.strengths) not in (1, len(self.sources)):
-            raise ValueError(f"{len(self.strengths)} strengths for {len(self.sources)} sources: give one for each")
+            sources = "1 source" if len(self.sources) == 1 else f"{len(self.sources)} sources"
+            raise ValueError(f"{len(self.strengths)} strengths for {sources}: give one for each")
         return self
 
     @property

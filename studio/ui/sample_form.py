@@ -63,7 +63,8 @@ def strengths(text: Any, count: int) -> tuple[float, ...]:
     except ValueError:
         raise UsageError(f"strengths = {str(text)[:40]!r}: give numbers parted by commas, such as 1, 0.5") from None
     if len(found) not in (1, count):
-        raise UsageError(f"{len(found)} strengths for {count} sources: give one for all, or one for each")
+        sources = "1 source" if count == 1 else f"{count} sources"
+        raise UsageError(f"{len(found)} strengths for {sources}: give one for all, or one for each")
     return found * count if len(found) == 1 else found
 
 

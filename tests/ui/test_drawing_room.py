@@ -283,14 +283,18 @@ def test_runs_and_their_checkpoints_can_be_chosen(trained: Path) -> None:
         drawable.confined(CAT.model_copy(update={"sources": ("onne",)}), place)
 
 
-def test_of_old_runs_those_without_an_adapter_offer_their_checkpoints(tmp_path: Path, monkeypatch: Any) -> None:
+def test_of_old_runs_the_newest_is_offered_and_a_run_at_work_is_pinned(tmp_path: Path, monkeypatch: Any) -> None:
     for name in ("rex", "done"):
         (tmp_path / name / "checkpoints" / "step-000020").mkdir(parents=True)
         (tmp_path / name / "run.toml").write_text("")
     (tmp_path / "done" / "adapter.safetensors").write_bytes(b"")
     monkeypatch.setattr(drawable, "DETAILED", 0)
     values = {value for _, value in drawable.choices(Store(tmp_path))}
-    assert values == {"rex@20", "done", "base", "lcm:embedded"}
+    assert values == {"rex", "done", "base", "lcm:embedded"}
+    place, asked = home(tmp_path, (tmp_path,)), CAT.model_copy(update={"sources": ("rex", "done")})
+    assert drawable.confined(asked, place).sources == ("rex@20", "done")  # what its picture says does not change later
+    (tmp_path / "rex" / "adapter.safetensors").write_bytes(b"")
+    assert drawable.confined(asked, place).sources == ("rex", "done")
 
 
 def test_sheets_are_kept_with_what_is_missing_left_blank(room: Room, folder: Path, tmp_path: Path) -> None:

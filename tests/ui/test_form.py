@@ -181,7 +181,7 @@ def test_mistakes_are_said_by_labels(place: Place) -> None:
         "lr": (20, "Learning rate (lr) = 20: should be at most 10"),
         "steps": (0, "Steps of training (steps) = 0: should be at least 1"),
         "adapter.rank": (0, "Rank (adapter.rank) = 0: should be at least 1"),
-        "keep_steps": ("10\nx", "Keep steps (keep_steps) = 'x': should be a valid integer"),
+        "keep_steps": ("10\nx", "Keep steps (keep_steps) = 'x': should be a whole number"),
     }
     for name, (value, said) in wrong.items():
         with pytest.raises(UsageError) as error:

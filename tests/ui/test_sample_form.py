@@ -55,9 +55,9 @@ def test_pictures_count_their_seeds_up_and_a_grid_takes_their_place() -> None:
     ("change", "words"),
     [
         ({"sources": []}, "no source is chosen"),
-        ({"strengths": "1, 2"}, "2 strengths for 1 sources"),
+        ({"strengths": "1, 2"}, "2 strengths for 1 source:"),
         ({"strengths": "much"}, "give numbers parted by commas"),
-        ({"seed": "one"}, "seed = one"),
+        ({"seed": "1.5"}, "^seed = 1.5: should be a whole number$"),
         ({"prompt": ""}, "there is no prompt"),
         ({"n": 1000}, "pictures = 1000"),
         ({"n": 0}, "pictures = 0"),
