@@ -118,7 +118,8 @@ class Tab(Pictures):
         here = self.place(request)
         names = gr.update(choices=presets.names(here), value="")
         faces = filled(draft) if draft else [*filled(drafts.checked(kept))[:-1], gr.skip()]  # the form is drawn by then
-        return [*faces, names, train_actions.standing(here)]
+        start = gr.update(interactive=not train_actions.closed(here))
+        return [*faces, names, train_actions.standing(here), start]
 
     def check(self, draft: Draft, request: gr.Request) -> Any:
         """The command and the TOML of the draft, or what is wrong with it."""
@@ -228,5 +229,6 @@ def build(place: Where, page: gr.Blocks | None = None) -> Tab:
     page = page or Context.root_block
     tab.bind(page)
     if page is not None:
-        page.load(tab.arrive, [tab.kept, tab.draft], [*tab.faces, tab.preset, tab.status], **IN_TURN, **QUIET)
+        there = [*tab.faces, tab.preset, tab.status, tab.start]
+        page.load(tab.arrive, [tab.kept, tab.draft], there, **IN_TURN, **QUIET)
     return tab

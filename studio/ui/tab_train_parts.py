@@ -163,7 +163,7 @@ def pictures() -> dict[str, Any]:
         wrap=True,
         visible=False,
         max_height=360,
-        label="Captions: click one to edit it, then write them to the text files beside the pictures",
+        label="Captions: double-click one (or press Enter on it) to edit it, then write them to the text files beside",
         elem_id="train-captions",
     )
     made["write"] = gr.Button("Write captions", visible=False, size="sm", elem_id="train-write-captions")

@@ -163,8 +163,19 @@ def at_work(place: Place) -> tuple[str, ...]:
     return tuple(job.run or job.name for job in Queue(place.runs).jobs() if not job.end)
 
 
+def closed(place: Place) -> str:
+    """Why this visitor cannot train anything, in Markdown; '' for who can."""
+    try:
+        place.may_train()
+    except StudioError as error:
+        return trouble(error)
+    return ""
+
+
 def standing(place: Place) -> str:
-    """What was started and is not over, as a sentence for who opens the page anew; '' for nothing."""
+    """What was started and is not over, or why nothing can be started, for who opens the page anew; '' for nothing."""
+    if said := closed(place):
+        return said
     names = at_work(place)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     said = f"**{plain(', '.join(names[:3]))}**{more}"

@@ -104,6 +104,8 @@ def test_app_starts_with_the_variables_of_a_space(start: Start, page: Any) -> No
     notes = " ".join(page.get_by_role("note").all_inner_texts())
     assert "No persistent storage" in notes
     assert "ZeroGPU" in notes
+    page.locator("#train-start:disabled").wait_for()
+    assert "training cannot run here" in page.locator("#train-status").inner_text()
     assert "hot-reload" not in (found.runs.parent / "server.log").read_text()
 
 

@@ -224,3 +224,4 @@ def test_who_may_not_write_is_told_the_truth(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=said) as refused:
             train_actions.start(ready(), here)
         assert ("button" in str(refused.value)) == button
+        assert said in train_actions.standing(here).replace("\\", "")
