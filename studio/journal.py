@@ -58,8 +58,10 @@ class Journal:
         from studio.peaks import Peaks
 
         def measured(phase: str, peak: int) -> None:
-            said = f"{phase} took at most {peak / 2**30:.2f} GiB ({predicted.get(phase, 0) / 2**30:.2f} predicted)"
-            self("memory", message=said, name=phase, predicted=predicted.get(phase), measured=peak)
+            plan = predicted.get(phase)
+            told = "not predicted" if plan is None else f"{plan / 2**30:.2f} predicted"
+            said = f"{phase} took at most {peak / 2**30:.2f} GiB ({told})"
+            self("memory", message=said, name=phase, predicted=plan, measured=peak)
 
         self.unwatch()
         self.peaks = Peaks(device, measured)

@@ -13,6 +13,8 @@ import torch
 from studio import bench_plan, loop, memory, optimizers, plan, plan_time, registry
 from studio.commands import plan as command
 from studio.config import RunConfig, make
+from studio.events import Event
+from studio.journal import Journal
 from studio.peaks import Peaks
 from studio.pipelines import backbone, twin
 from studio.pipelines.backbone import Frozen
@@ -148,6 +150,18 @@ def test_peaks_are_those_of_their_phases() -> None:
     peaks.end()
     assert peaks.found["one"] - peaks.found["two"] > 2**27
     assert len(small) == 2**22
+
+
+def test_a_phase_that_no_plan_foresees_says_so() -> None:
+    heard: list[Event] = []
+    journal = Journal(heard.append)
+    journal.watch(CPU, {"load": 2**30})
+    journal.enter("score")
+    journal.unwatch()
+    known, unknown = heard
+    assert known["message"].endswith("(1.00 predicted)")
+    assert unknown["message"].endswith("(not predicted)")
+    assert unknown["predicted"] is None
 
 
 @pytest.mark.parametrize("name", ["batch 32, gradient checkpointing"])  # one that nothing was fitted to
