@@ -77,15 +77,13 @@ def brief(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-PLAIN = {
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "should be a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "should be a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "should be true or false"),
-}
-"""pydantic's kinds of mistakes that speak of parsing, in words for people."""
+WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 def message(mistake: Any) -> str:
     """pydantic's sentence, without its capital and without words of a parser."""
-    text = PLAIN.get(str(mistake["type"])) or str(mistake["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    kind, _, what = str(mistake["type"]).partition("_")
+    if kind in WANTED and what in ("type", "parsing", "from_float"):
+        return f"should be {WANTED[kind]}"
+    text = str(mistake["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return text[:1].lower() + text[1:]
