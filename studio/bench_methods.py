@@ -10,11 +10,9 @@ from rich.console import Console
 from studio import compare, compare_prices, methods_orderings, methods_page, methods_plot, methods_values
 from studio.pipelines.errors import UsageError
 
-PAGE = "methods.md"
-
 
 def run(config: Path, runs: Path, out: Path, console: Console) -> Path:
-    """Write `out` / methods.md and its plot; the page's path. config: the comparison's file.
+    """Write a page of the config's name (methods.md) and its plot into `out`; its path. config: the comparison's file.
 
     Raises UsageError for a comparison without experiments.
     """
@@ -24,7 +22,7 @@ def run(config: Path, runs: Path, out: Path, console: Console) -> Path:
     study.prices = compare_prices.plain(study.cells)
     study.budgeted()
     tables = methods_values.tables(study)
-    page = out / PAGE
+    page = out / f"{config.stem}.md"
     plot = page.with_suffix(".png")
     spoken = {name: table for name, table in tables.items() if name in methods_orderings.BY_EXPERIMENT}
     shown = methods_plot.write(spoken, plot)

@@ -9,10 +9,12 @@ from typing import Literal
 
 from studio.evaluation import bootstrap
 from studio.evaluation.bootstrap import Interval
-from studio.methods_values import DRIFT, SILENT, Table, Values, called
+from studio.methods_values import CLIP_T, DRIFT, IDENTITY, NAMES, SILENT, TEXT, TRAITS, Table, Values, called
 
 Verdict = Literal["holds", "does not hold", "undecided", "no data yet"]
 LEAST = 5  # runs
+HARD = ("composition", "attribute", "style")  # a colour, a second object, a style
+NEAR = 0.02  # of identity that T-LoRA may lose
 ORDER: tuple[Verdict, ...] = ("does not hold", "no data yet", "undecided", "holds")  # the worst first
 
 
@@ -79,6 +81,21 @@ class Ordering:
 def ordering(sentence: str, *claims: Claim, beside: Sequence[Claim] = ()) -> Ordering:
     """One that holds where all of its claims do."""
     return Ordering(sentence, (claims,), tuple(beside))
+
+
+def minus(number: str, one: str, other: str, sets: tuple[str, ...] = (), above: float = 0.0) -> Claim:
+    """One row's mean minus another's."""
+    return Claim(f"{one} - {other}, {NAMES.get(number, number)}", number, {one: 1.0, other: -1.0}, sets, above)
+
+
+def text(sentence: str, one: str, other: str, sets: tuple[str, ...] = ()) -> Ordering:
+    """One above another in prompt accuracy; by CLIP-T beside it."""
+    return ordering(sentence, minus(TEXT, one, other, sets), beside=[minus(CLIP_T, one, other, sets)])
+
+
+def identity(sentence: str, one: str, other: str) -> Ordering:
+    """One above another in identity; by traits beside it."""
+    return ordering(sentence, minus(IDENTITY, one, other), beside=[minus(TRAITS, one, other)])
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

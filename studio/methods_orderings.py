@@ -5,28 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from studio.methods_claims import Claim, Ordering, ordering
-from studio.methods_values import BOTH, CLIP_T, DRIFT, IDENTITY, NAMES, TEXT, TRAITS
+from studio import methods_remedies
+from studio.methods_claims import HARD, NEAR, Claim, Ordering, identity, minus, ordering, text
+from studio.methods_values import BOTH, CLIP_T, DRIFT, IDENTITY, NAMES, TEXT
 
-HARD = ("composition", "attribute", "style")  # a colour, a second object, a style
-NEAR = 0.02  # of identity that T-LoRA may lose
 MANY = 16  # rank from which on T-LoRA should be ahead
 STYLE = "style similarity"  # of the merged adapters, as `methods_draw` names it
-
-
-def minus(number: str, one: str, other: str, sets: tuple[str, ...] = (), above: float = 0.0) -> Claim:
-    """One row's mean minus another's."""
-    return Claim(f"{one} - {other}, {NAMES.get(number, number)}", number, {one: 1.0, other: -1.0}, sets, above)
-
-
-def text(sentence: str, one: str, other: str, sets: tuple[str, ...] = ()) -> Ordering:
-    """One above another in prompt accuracy; by CLIP-T beside it."""
-    return ordering(sentence, minus(TEXT, one, other, sets), beside=[minus(CLIP_T, one, other, sets)])
-
-
-def identity(sentence: str, one: str, other: str) -> Ordering:
-    """One above another in identity; by traits beside it."""
-    return ordering(sentence, minus(IDENTITY, one, other), beside=[minus(TRAITS, one, other)])
 
 
 def one_picture(labels: Sequence[str]) -> list[Ordering]:
@@ -129,7 +113,7 @@ def sparse(labels: Sequence[str]) -> list[Ordering]:
 
 BY_EXPERIMENT: dict[str, Callable[[Sequence[str]], list[Ordering]]] = {
     "one-picture": one_picture, "composition": composition, "consistency": consistency, "merging": merging,
-    "sparse": sparse,
+    "sparse": sparse, **methods_remedies.BY_EXPERIMENT,
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def page(study: Study, tables: dict[str, Table], config: str, plot: str) -> Iter
     comparison = study.comparison
     part = "" if done == len(study.cells) else " **This page is of an unfinished comparison.**"
     yield from (
-        "# Four methods against their papers", "",
+        f"# Four methods against their papers{'' if comparison.name == 'methods' else f': {comparison.name}'}", "",
         f"Written by `python -m studio.bench methods --config {config}` from `studio compare {config}`: {done} of "
         f"{len(study.cells)} runs are done, {comparison.budget.amount:g} steps each unless said otherwise, seeds "
         f"{', '.join(map(str, comparison.seeds))}, subjects {', '.join(comparison.subjects)}, model "
