@@ -15,7 +15,7 @@ MEANINGS = (
     (r"^caption-recall", "share of the prompt's words that a caption of the picture names again, 0 to 1"),
     (r"^(prior.)?drift", "how far pictures without the trigger word moved from the base model's; 0: not at all"),
     (r"^leak-identity", "likeness to the subject that comes without the trigger word, beyond the base model's"),
-    (r"leak", "the part of what the trigger word adds that comes without it too; 0: none, 1: all, more: even above it"),
+    (r"leak", "the part of what the trigger word adds that comes without it too; 0: none, 1: all; more is possible"),
     (r"^embedded-prompt", "how well picture and prompt fit, by the small world's own judge; at most 1"),
     (r"^embedded-(subject|traits)", "likeness to the references, by the small world's own judge; at most 1"),
     (r"^embedded-(attributes|stated)", "share of the attributes in the prompt that the small world's judge reads"),
