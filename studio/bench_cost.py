@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from studio import loop, memory, plan_time, registry, snapshot, subjects
+from studio import loop, memory, plan_time, registry, snapshot, start, subjects
 from studio.bench import seconds
 from studio.compare_config import read
 from studio.compare_experiments import Method
@@ -86,7 +86,7 @@ def steps(config: RunConfig, folder: Path, loaded: list[int] | None = None) -> I
         loaded.append(memory.held(device))
     dataset = settings.data.read(model)
     snapshot.seed(0)
-    adapter = settings.adapter.build(model)
+    adapter = start.adapter(settings, model, dataset)
     stream = DataStream(model, dataset, batch=settings.batch, seed=0, cache=cache)
     for _ in stream.fill():
         pass

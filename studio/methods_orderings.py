@@ -113,7 +113,7 @@ def sparse(labels: Sequence[str]) -> list[Ordering]:
 
 BY_EXPERIMENT: dict[str, Callable[[Sequence[str]], list[Ordering]]] = {
     "one-picture": one_picture, "composition": composition, "consistency": consistency, "merging": merging,
-    "sparse": sparse, **methods_remedies.BY_EXPERIMENT,
+    "sparse": sparse, "merging-remedies": merging, **methods_remedies.BY_EXPERIMENT,
 }  # fmt: skip
 
 

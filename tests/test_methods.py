@@ -23,7 +23,6 @@ from studio import (
     methods_draw,
     methods_orderings,
     methods_page,
-    methods_remedies,
     methods_values,
 )
 from studio.compare_config import read
@@ -175,7 +174,7 @@ def test_the_orderings_speak_of_rows_that_the_shipped_configs_have(name: str) ->
         rows = methods_orderings.of(experiment.name, labels)
         spoken |= {experiment.name} if rows else set()
         assert {label for row in rows for claim in row.claims for label in claim.rows} <= set(labels)
-    again = set(methods_remedies.BY_EXPERIMENT)
+    again = {one for one in methods_orderings.BY_EXPERIMENT if one.endswith("-remedies")}
     papers = set(methods_orderings.BY_EXPERIMENT) - again
     assert spoken == ({"merging"} | again if "remedies" in name else papers)
     assert len(comparison.seeds) >= (1 if "remedies" in name else 3)
@@ -408,6 +407,8 @@ def test_costs_are_ratios_to_the_first(tmp_path: Path) -> None:
     assert next(iter(wanted)) == "DreamBooth"
     taken = bench_cost.times({"DreamBooth": wanted["DreamBooth"], "LoRA": wanted["LoRA"]}, 2, 3, tmp_path)
     assert {name: len(rounds) for name, rounds in taken.items()} == {"DreamBooth": 3, "LoRA": 3}
+    words = bench_cost.configs(CONFIGS / "methods.toml", "toy", 2)["ClassDiffusion"]  # its new token must be there
+    assert bench_cost.times({"DreamBooth": words}, 1, 1, tmp_path / "words")["DreamBooth"][0] > 0
     sides = {"DreamBooth": [1.0, 2.0, 4.0], "DCO": [1.3, 2.6, 6.0], "T-LoRA": [1.2, 2.4, 4.8]}
     peaks = {"DreamBooth": bench_cost.Peak(100, 200), "DCO": bench_cost.Peak(100, 250)}
     lines = list(bench_cost.page(sides, peaks, "command"))
