@@ -31,6 +31,7 @@ from studio.precision import dtype
 FIRST = "DreamBooth"  # what the others are held against
 BOUNDS = {"T-LoRA": 1.15, "vanilla T-LoRA": 1.15, "ClassDiffusion": 1.10, "DCO": 1.40}
 PAGE, SUBJECT, WARM, MEMORY_STEPS = "cost.md", "fox", 3, 4
+BETA = 60.0  # as its trial finds it on the embedded model
 
 
 HEAD = """\
@@ -71,7 +72,8 @@ def configs(file: Path, model: str, batch: int) -> dict[str, RunConfig]:
 
 def of(method: Method, settings: dict[str, Any], model: str, batch: int) -> RunConfig:
     """The config of one method on one subject, without an end."""
-    own = {"steps": 10**6, "batch": batch, "data": {"folder": f"subject:{SUBJECT}"}}
+    own: dict[str, Any] = {"steps": 10**6, "batch": batch, "data": {"folder": f"subject:{SUBJECT}"}}
+    own |= {"beta": BETA} if method.trainer == "dco" else {}  # no trial: its plain steps are not what is asked for
     flags = {"model": model, "settings": merge(settings, own)}
     return subjects.resolve(make(method.trainer, flags=flags))
 

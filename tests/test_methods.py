@@ -407,7 +407,9 @@ def test_costs_are_ratios_to_the_first(tmp_path: Path) -> None:
     assert next(iter(wanted)) == "DreamBooth"
     taken = bench_cost.times({"DreamBooth": wanted["DreamBooth"], "LoRA": wanted["LoRA"]}, 2, 3, tmp_path)
     assert {name: len(rounds) for name, rounds in taken.items()} == {"DreamBooth": 3, "LoRA": 3}
-    words = bench_cost.configs(CONFIGS / "methods.toml", "toy", 2)["ClassDiffusion"]  # its new token must be there
+    shipped = bench_cost.configs(CONFIGS / "methods.toml", "toy", 2)
+    assert shipped["DCO"].settings.beta == bench_cost.BETA  # what is timed is no trial
+    words = shipped["ClassDiffusion"]  # its new token must be there
     assert bench_cost.times({"DreamBooth": words}, 1, 1, tmp_path / "words")["DreamBooth"][0] > 0
     sides = {"DreamBooth": [1.0, 2.0, 4.0], "DCO": [1.3, 2.6, 6.0], "T-LoRA": [1.2, 2.4, 4.8]}
     peaks = {"DreamBooth": bench_cost.Peak(100, 200), "DCO": bench_cost.Peak(100, 250)}
