@@ -54,16 +54,16 @@ class Visitor:
         field.press("Tab")
 
     def choose(self, selector: str, value: str) -> None:
-        """Types a value into a list and takes it."""
+        """Types a value into a list and takes it; faster than the list is filtered, so see that it was taken."""
         field = self.at(f"{selector} input")
         field.fill(value)
         field.press("Enter")
         field.press("Tab")
 
     def pick(self, selector: str, value: str) -> None:
-        """Takes a value out of a list as it drops down."""
+        """Takes what begins with a value out of a list as it drops down."""
         self.at(f"{selector} input").click()
-        self.page.locator("[role=option]:visible").filter(has_text=value).first.click()
+        self.page.locator(f"[role=option][aria-label^='{value}']:visible").first.click()
         self.page.keyboard.press("Tab")
 
     def settings(self, **values: object) -> None:

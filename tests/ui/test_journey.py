@@ -71,7 +71,7 @@ def sample(visitor: Visitor) -> None:
     visitor.fill("#sample-steps", 2)
     visitor.page.locator("#sample-grid > button").click()
     for axis, name, values in (("x", "seed", "1, 2"), ("y", "strength", "0, 1")):
-        visitor.choose(f"#sample-{axis}", name)
+        visitor.pick(f"#sample-{axis}", name)
         visitor.fill(f"#sample-{axis}-values", values)
     visitor.at("#sample-draw").click()
     until(lambda: visitor.page.locator("#sample-pictures img").count() >= 5, "four pictures and their sheet are there")
