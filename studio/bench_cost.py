@@ -42,6 +42,13 @@ over rounds that the methods take in turn in one process. Peak memory: of a proc
 and what it adds to the loaded model.
 
 """
+TAIL = """
+T-LoRA with its orthogonal start has two products of rank R in every layer where LoRA has one, W x + U M (Q - Q0) x +
+(U - U0) M Q0 x: the frozen copy of the start is subtracted under each sample's own mask, so no weight can hold it. The
+vanilla one has no copy. The narrower a layer beside R, the more that counts; the embedded model's have 64 to 256
+channels. ClassDiffusion learns keys and values of the cross-attention alone, as published; the others every layer.
+SaRA's gradients are those of its chosen entries: full fine-tuning's memory is what dense ones take.
+"""
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,7 @@ def page(taken: dict[str, list[float]], peaks: dict[str, Peak], command: str) ->
         here, first = peaks.get(name), peaks.get(FIRST)
         sizes = ["", ""] if here is None or first is None else relative(here, first)
         yield f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} | {kept} | {' | '.join(sizes)} |"
+    yield from TAIL.rstrip().splitlines()
 
 
 def ratios(mine: Sequence[float], first: Sequence[float]) -> tuple[float, float, float]:
