@@ -152,11 +152,12 @@ def page(bench: Bench, study: Study, console: Console) -> int:
     """The page and its plot."""
     seeds = bench.seeds or study.seeds
     study = study.model_copy(update={"seeds": tuple(seeds)})
-    runs = bench_reward_findings.gather(study, seeds, bench.out, bench.config)
     wanted = cells(study, study.runs(), seeds, bench.out, bench.config)
+    ready = [cell for cell in wanted if finished(cell)]  # half measured, a run would seem to end earlier
+    runs = bench_reward_findings.gather(ready)
     file = bench.pages / "reward.md"
     shown = plot.write(study, runs, file.with_suffix(".png"))
-    done = sum(map(finished, wanted)), len(wanted)
+    done = len(ready), len(wanted)
     command = f"python -m studio.bench_reward all --jobs {bench.jobs}"
     about = f"Written by `python -m studio.bench_reward page` from `{command}`{machine(wanted)}."
     extra = list(bench_reward_lcm.lines(bench.out))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from studio.bench_reward_cells import Cell, cells
-from studio.bench_reward_config import Before, Study, Sweep
+from studio.bench_reward_cells import Cell
+from studio.bench_reward_config import Before, Sweep
 from studio.bench_reward_curves import Curve, asked, clock, curve, looked
 from studio.bench_reward_sheet import FRESH, Sheet
 
@@ -48,9 +47,9 @@ class Known:
         """The last measured step."""
         return self.curve.points[-1].step
 
-    def changes(self, number: str) -> list[tuple[int, float]]:
-        """(prompt, change of a picture's number from the start to the end), of equal noise."""
-        return self.sheet.changes(number, self.last, self.sampler_steps)
+    def changes(self, number: str, step: int | None = None) -> list[tuple[int, float]]:
+        """(prompt, change of a picture's number from the start to a step or the end), of equal noise."""
+        return self.sheet.changes(number, self.last if step is None else step, self.sampler_steps)
 
     @property
     def fresh(self) -> dict[int, dict[str, float]]:
@@ -61,11 +60,11 @@ class Known:
 Runs = Mapping[str, Sequence[Known]]
 
 
-def gather(study: Study, seeds: Sequence[int], out: Path, file: Path) -> dict[str, list[Known]]:
-    """The finished and measured cells of every recipe."""
+def gather(finished: Iterable[Cell]) -> dict[str, list[Known]]:
+    """What cells left behind, by recipe; all of them trained, and measured where they are to be."""
     found: dict[str, list[Known]] = {}
-    for cell in cells(study, study.runs(), seeds, out, file):
-        if cell.done and cell.about.measured and (sheet := Sheet.read(cell.run)).get(0, cell.about.draw.steps):
+    for cell in finished:
+        if cell.about.measured and (sheet := Sheet.read(cell.run)).get(0, cell.about.draw.steps):
             found.setdefault(cell.recipe, []).append(known(cell, sheet))
     return found
 

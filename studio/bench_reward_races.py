@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from studio.bench_reward_config import Race
 from studio.bench_reward_curves import times
@@ -15,10 +16,11 @@ from studio.evaluation.bootstrap import Interval
 
 @dataclass(frozen=True)
 class Lap:
-    """One seed of a race, in numbers of which more is better. start, level: where `against` begins and ends; gain: that
-    difference picture by picture; wanted: the level that the run is to come to; theirs, mine: the cost until then, by
-    the line between two checkpoints of `against` and by the run's first checkpoint there, at least an update of either;
-    reached: whether the run is there at its end, else `mine` is all that it cost; already: it is there untrained.
+    """One seed of a race, in numbers of which more is better. start, level: where `against` begins, and ends or is at
+    best; gain: that difference picture by picture; wanted: the level that the run is to come to; theirs, mine: the cost
+    until then, by the line between two checkpoints of `against` and by the run's first checkpoint there, at least an
+    update of either; reached: whether the run is there at its end, else `mine` is all that it cost; already: it is
+    there untrained.
     """
 
     seed: int
@@ -42,21 +44,27 @@ class Lap:
         return self.theirs / self.mine if self.mine else math.nan
 
 
-def laps(race: Race, runs: Runs, gain: bool = False) -> list[Lap]:
-    """Every seed. gain: the level is as far above the run's own start as `against` ends above its own."""
-    return [lap(race, one, other, gain) for one, other in pairs(runs, race.run, race.against)]
+Level = Literal["end", "gain", "best"]
 
 
-def lap(race: Race, one: Known, other: Known, gain: bool) -> Lap:
+def laps(race: Race, runs: Runs, to: Level = "end") -> list[Lap]:
+    """Every seed. to: the level that `against` ends with, as far above the run's own start as `against` ends above its
+    own, or the best level that any checkpoint of `against` has.
+    """
+    return [lap(race, one, other, to) for one, other in pairs(runs, race.run, race.against)]
+
+
+def lap(race: Race, one: Known, other: Known, to: Level) -> Lap:
     """One seed."""
     way, number, unit = sign(race.better), race.number, race.unit
     ours, theirs = one.curve.values(number, way), other.curve.values(number, way)
-    level = theirs[-1]
-    wanted = level + (ours[0] - theirs[0] if gain else 0.0)
+    steps = [point.step for point in other.curve.points]
+    level, last = max(zip(theirs, steps, strict=True)) if to == "best" else (theirs[-1], other.last)
+    wanted = level + (ours[0] - theirs[0] if to == "gain" else 0.0)
     there, cost = one.curve.there(number, wanted, unit, way), other.curve.reach(number, level, unit, way)
     mine = one.curve.along(unit)[-1] if there is None else there
     return Lap(
-        one.seed, theirs[0], level, gained(other.changes(number), way), wanted,
+        one.seed, theirs[0], level, gained(other.changes(number, last), way), wanted,
         max(cost or 0.0, other.curve.update(unit)), max(mine, one.curve.update(unit)), there is not None, there == 0,
     )  # fmt: skip
 

@@ -24,7 +24,9 @@ prompts from the same noise lies above 0. What it cost is read at the **first ch
 the slower side on the line between two checkpoints, and is never less than one update. A ratio stands as geometric mean
 over seeds, in brackets the 95 % interval of a bootstrap over seeds, widened for their small number
 (`studio/evaluation/bootstrap.py`). A bar **holds** where the interval lies above it, does not hold where it lies below,
-and is undecided otherwise.
+and is undecided otherwise. The level that the other run **ends with** was chosen before
+any run. The **best level of any look** at it, which luck raises and so makes the other's case stronger, was added when
+seed 0 was known: DDPO does not end where it was best, on one of both rewards it ends below its start.
 """
 
 

@@ -17,7 +17,7 @@ UNITS = {"queries": "reward queries", "seconds": "s of training"}
 def racing(study: Study, race: Race, runs: Runs) -> Iterator[str]:
     """A race: what it says, and a row per seed."""
     ours, theirs = study.run[race.run].about, study.run[race.against].about
-    plain, gain = laps(race, runs), laps(race, runs, gain=True)
+    plain, gain, best = (laps(race, runs, to) for to in ("end", "gain", "best"))
     same = all(one.wanted == other.wanted for one, other in zip(plain, gain, strict=True))
     yield f"**{race.name}** ({race.number}, {race.better} is better): {ours} against {theirs}."
     yield ""
@@ -29,6 +29,7 @@ def racing(study: Study, race: Race, runs: Runs) -> Iterator[str]:
     yield f"- by their ends {theirs} gains {others}, {ours} {own}, with intervals over prompts;"
     yield f"  {theirs}'s gain is more than noise in {rose} of {len(plain)} seeds."
     ways = [(plain, f"to the level that {theirs} ends with")]
+    ways += [] if best == plain else [(best, f"to the best level of any look at {theirs}")]
     ways += [] if same else [(gain, f"to as much above its own start as {theirs} gains")]
     for found, words in ways:
         yield from verdict(race, found, words, theirs)

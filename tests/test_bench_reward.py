@@ -79,6 +79,14 @@ RUNS = {"ours": Recipe(about="AlignProp", trainer="alignprop"), "theirs": Recipe
 RACE = Race(experiment="queries", name="r", run="ours", against="theirs", number="reward", bar=10)
 
 
+def test_the_best_level_of_a_run_that_falls_back_is_a_level_too() -> None:
+    runs = {"ours": [known(0, [0, 1, 2, 3])], "theirs": [known(0, [0, 0, 0, 2, -1])]}
+    (end,), (best,) = laps(RACE, runs), laps(RACE, runs, "best")
+    assert (end.level, end.rose, end.already) == (-1, False, True)
+    assert (best.level, best.rose, best.theirs, best.mine, best.ratio) == (2, True, 30, 20, 1.5)
+    assert laps(RACE, runs | {"theirs": runs["ours"]}, "best") == laps(RACE, runs | {"theirs": runs["ours"]})
+
+
 def test_a_level_is_reached_on_the_line_between_two_points() -> None:
     assert reach([0, 10, 20], [0, 1, 2], 1.5) == 15
     assert reach([0, 10, 20], [0, 1, 2], 0.0) == 0
@@ -209,7 +217,7 @@ def test_one_that_starts_above_the_level_must_gain_as_much_too() -> None:
     runs = {"ours": [known(s, [5, 6, 7], 1) for s in range(3)], "theirs": [known(s, [0, 1, 2], 20) for s in range(3)]}
     assert [one.ratio for one in laps(RACE, runs)] == [40] * 3  # as if it had taken an update
     assert raced(laps(RACE, runs), 10) == "there from the start"
-    assert [one.ratio for one in laps(RACE, runs, gain=True)] == [20] * 3
+    assert [one.ratio for one in laps(RACE, runs, "gain")] == [20] * 3
 
 
 def test_a_sweep_says_who_loses_diversity_first() -> None:
@@ -331,7 +339,7 @@ def test_a_cell_is_an_ordinary_run_and_nothing_is_done_twice(tmp_path: Path) -> 
     for cell in made:
         bench_reward.one(cell, console)
     assert before == {path: path.stat().st_mtime_ns for cell in made for path in cell.run.folder.rglob("*")}
-    found = bench_reward_findings.gather(study, study.seeds, bench.out, file)
+    found = bench_reward_findings.gather(made)
     assert found["ours"][0].curve.along("queries") == [0, 2, 6]
     assert found["theirs"][0].curve.along("queries") == [0, 2, 4]
     assert all(value > 0 for value in found["ours"][0].curve.along("seconds")[1:])
@@ -341,4 +349,6 @@ def test_a_cell_is_an_ordinary_run_and_nothing_is_done_twice(tmp_path: Path) -> 
     assert "No GPU figure was made" in said
     (made[0].run.folder / FILE).unlink()
     assert not bench_reward.finished(made[0])
+    bench_reward.page(bench, study, console)  # half measured, it would seem to end earlier
+    assert "1 of 2 runs are done" in (bench.pages / "reward.md").read_text()
     assert Run(made[0].run.folder).state() == "done"
