@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: two of th
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a hundred processes would each compile the studio anew
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background was told to ignore it
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = (
