@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import sys
 import tarfile
 from dataclasses import dataclass
@@ -44,12 +45,17 @@ def keep(folder: Path, file: Path) -> int:
     aside = file.with_name(f".{file.name}.writing")
     with tarfile.open(aside, "w:xz", preset=9) as packed:
         for path in found:
-            text = path.read_text("utf-8").replace(str(folder), HERE).replace(str(STUDIOS), STUDIO)
+            text = named(named(path.read_text("utf-8"), folder, HERE), STUDIOS, STUDIO)
             about = tarfile.TarInfo(path.relative_to(folder).as_posix())
             about.size = len(data := text.encode())
             packed.addfile(about, io.BytesIO(data))
     aside.replace(file)
     return len(found)
+
+
+def named(text: str, folder: Path, name: str) -> str:
+    """A text with a folder's path by a name; another folder's whose path only begins alike stays."""
+    return re.sub(re.escape(str(folder)) + r"(?![\w-]|\.\w)", name, text)
 
 
 def restore(file: Path, folder: Path) -> int:

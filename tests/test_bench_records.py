@@ -47,6 +47,15 @@ def test_what_was_said_and_judged_comes_back_elsewhere(folder: Path, tmp_path: P
     assert not [text for text in texts if str(tmp_path) in str(text)]  # no path of this machine
 
 
+def test_a_folder_whose_path_only_begins_alike_keeps_its_own(folder: Path, tmp_path: Path) -> None:
+    file, there = tmp_path / "methods.tar.xz", tmp_path / "there"
+    near = f"{folder}tree/fox {folder}-2 {folder}.bak"
+    (folder / "one" / "run.toml").write_text(f"{near} {folder}. {folder}/one")
+    bench_records.keep(folder, file)
+    bench_records.restore(file, there)
+    assert (there / "one" / "run.toml").read_text() == f"{near} {there}. {there}/one"
+
+
 def test_what_is_there_is_left_alone(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "methods.tar.xz"
     bench_records.keep(folder, file)
