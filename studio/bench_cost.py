@@ -29,6 +29,8 @@ from studio.pipelines.errors import UsageError
 from studio.precision import dtype
 
 FIRST = "DreamBooth"  # what the others are held against
+LIKE = "ClassDiffusion"
+TWIN = f"{FIRST} with the layers and token of {LIKE}"
 BOUNDS = {"T-LoRA": 1.15, "vanilla T-LoRA": 1.15, "ClassDiffusion": 1.10, "DCO": 1.40}
 PAGE, SUBJECT, WARM, MEMORY_STEPS = "cost.md", "fox", 3, 4
 BETA = 60.0  # as its trial finds it on the embedded model
@@ -46,7 +48,8 @@ TAIL = """
 T-LoRA with its orthogonal start has two products of rank R in every layer where LoRA has one, W x + U M (Q - Q0) x +
 (U - U0) M Q0 x: the frozen copy of the start is subtracted under each sample's own mask, so no weight can hold it. The
 vanilla one has no copy. The narrower a layer beside R, the more that counts; the embedded model's have 64 to 256
-channels. ClassDiffusion learns keys and values of the cross-attention alone, as published; the others every layer.
+channels. ClassDiffusion learns keys and values of the cross-attention alone and a token, as published; the others every
+layer. What its own loss costs is seen beside DreamBooth with the same layers and token: both wait for the text encoder.
 SaRA's gradients are those of its chosen entries: full fine-tuning's memory is what dense ones take.
 """
 
@@ -74,7 +77,16 @@ def configs(file: Path, model: str, batch: int) -> dict[str, RunConfig]:
                 found.setdefault(method.name, config)
     if FIRST not in found:
         raise UsageError(f"{file}: no method is called {FIRST}")
-    return {FIRST: found.pop(FIRST), **found}
+    found = {FIRST: found.pop(FIRST), **found}
+    return {**found, TWIN: twin(found[FIRST], found[LIKE])} if LIKE in found else found
+
+
+def twin(first: RunConfig, like: RunConfig) -> RunConfig:
+    """The first method with the layers and the new token of another one: beside it, what that one's loss costs."""
+    other = like.settings
+    own = {"adapter": {"targets": other.adapter.targets}, "tokens": {"words": other.tokens.words}}
+    flags = {"model": first.model, "settings": merge(first.settings.model_dump(exclude_unset=True), own)}
+    return subjects.resolve(make(first.trainer, flags=flags))
 
 
 def of(method: Method, settings: dict[str, Any], model: str, batch: int) -> RunConfig:
@@ -149,12 +161,20 @@ def page(taken: dict[str, list[float]], peaks: dict[str, Peak], command: str) ->
     yield "|---|--:|--:|--:|--:|--:|"
     for name, mine in taken.items():
         middle, low, high = ratios(mine, taken[FIRST])
-        bound = BOUNDS.get(name)
-        kept = "" if bound is None else f"<= {bound:.2f}: {'kept' if middle <= bound else 'broken'}"
+        kept = verdict(name, middle)
         here, first = peaks.get(name), peaks.get(FIRST)
         sizes = ["", ""] if here is None or first is None else relative(here, first)
         yield f"| {name} | {middle:.2f} | {low:.2f} to {high:.2f} | {kept} | {' | '.join(sizes)} |"
+    if TWIN in taken:
+        middle, low, high = ratios(taken[LIKE], taken[TWIN])
+        yield from ("", f"{LIKE} beside {TWIN}: {middle:.2f}, {low:.2f} to {high:.2f}, {verdict(LIKE, middle)}.")
     yield from TAIL.rstrip().splitlines()
+
+
+def verdict(name: str, ratio: float) -> str:
+    """Whether a method's bound is kept; "" where it has none."""
+    bound = BOUNDS.get(name)
+    return "" if bound is None else f"<= {bound:.2f}: {'kept' if ratio <= bound else 'broken'}"
 
 
 def ratios(mine: Sequence[float], first: Sequence[float]) -> tuple[float, float, float]:

@@ -411,8 +411,17 @@ def test_costs_are_ratios_to_the_first(tmp_path: Path) -> None:
     assert shipped["DCO"].settings.beta == bench_cost.BETA  # what is timed is no trial
     words = shipped["ClassDiffusion"]  # its new token must be there
     assert bench_cost.times({"DreamBooth": words}, 1, 1, tmp_path / "words")["DreamBooth"][0] > 0
+    twin = shipped[bench_cost.TWIN]
+    assert twin.trainer == "dreambooth"
+    assert twin.settings.adapter.targets == words.settings.adapter.targets
+    assert twin.settings.tokens.words == words.settings.tokens.words
+    both = [one.settings.model_dump() | {"adapter": 0, "tokens": 0} for one in (twin, shipped["DreamBooth"])]
+    assert both[0] == both[1]
     sides = {"DreamBooth": [1.0, 2.0, 4.0], "DCO": [1.3, 2.6, 6.0], "T-LoRA": [1.2, 2.4, 4.8]}
     peaks = {"DreamBooth": bench_cost.Peak(100, 200), "DCO": bench_cost.Peak(100, 250)}
     lines = list(bench_cost.page(sides, peaks, "command"))
     assert "| DCO | 1.30 | 1.30 to 1.50 | <= 1.40: kept | 1.25 | 1.50 |" in lines
     assert "| T-LoRA | 1.20 | 1.20 to 1.20 | <= 1.15: broken |  |  |" in lines
+    beside = {"ClassDiffusion": [1.05, 2.1, 4.2], bench_cost.TWIN: [1.0, 2.0, 4.0]}
+    lines = list(bench_cost.page(sides | beside, peaks, "command"))
+    assert f"ClassDiffusion beside {bench_cost.TWIN}: 1.05, 1.05 to 1.05, <= 1.10: kept." in lines
