@@ -154,6 +154,8 @@ def page(bench: Bench, study: Study, console: Console) -> int:
     study = study.model_copy(update={"seeds": tuple(seeds)})
     wanted = cells(study, study.runs(), seeds, bench.out, bench.config)
     ready = [cell for cell in wanted if finished(cell)]  # half measured, a run would seem to end earlier
+    if not ready and not bench_reward_lcm.read(bench.out):
+        raise UsageError(f"{bench.out}: nothing is finished there, the page stays as it is; run `all` first")
     runs = bench_reward_findings.gather(ready)
     file = bench.pages / "reward.md"
     shown = plot.write(study, runs, file.with_suffix(".png"))

@@ -38,7 +38,7 @@ class Known:
 
     @property
     def each(self) -> float:
-        """Seconds of drawing one picture with the run's own sampler: at the quickest look: others use the cores."""
+        """Seconds of drawing one picture with the run's own sampler, at the quickest look: others use the cores."""
         return min(row.seconds for row in self.sheet.rows if row.sampler_steps == self.sampler_steps)
 
     @property

@@ -51,9 +51,8 @@ class Eye:
         began, busy = time.monotonic(), time.process_time()
         pictures = torch.cat(list(draw(self.model, how, prompts, seeds, asked.batch)))
         took, worked = time.monotonic() - began, time.process_time() - busy
-        seconds = (min(took, worked) if self.model.device.type == "cpu" else took) / len(
-            prompts
-        )  # others use the cores
+        took = min(took, worked) if self.model.device.type == "cpu" else took  # others use the cores
+        seconds = took / len(prompts)
         with torch.no_grad():
             scored = self.reward(pictures, prompts, self.references or None)
         numbers = {name: float(values[values.isfinite()].double().mean()) for name, values in scored.raw.items()}

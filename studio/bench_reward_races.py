@@ -58,8 +58,10 @@ def lap(race: Race, one: Known, other: Known, to: Level) -> Lap:
     """One seed."""
     way, number, unit = sign(race.better), race.number, race.unit
     ours, theirs = one.curve.values(number, way), other.curve.values(number, way)
-    steps = [point.step for point in other.curve.points]
-    level, last = max(zip(theirs, steps, strict=True)) if to == "best" else (theirs[-1], other.last)
+    level, last = theirs[-1], other.last
+    if to == "best":
+        seen = [(value, point.step) for value, point in zip(theirs, other.curve.points, strict=True)]
+        level, last = max((one for one in seen if math.isfinite(one[0])), default=(level, last))
     wanted = level + (ours[0] - theirs[0] if to == "gain" else 0.0)
     there, cost = one.curve.there(number, wanted, unit, way), other.curve.reach(number, level, unit, way)
     mine = one.curve.along(unit)[-1] if there is None else there
