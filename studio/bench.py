@@ -59,6 +59,10 @@ class Bench:
     """For `methods` and `cost`: the comparison's config."""
     runs: Path = Path("runs")
     """For `methods`: where `studio compare` keeps the runs."""
+    pixels: int = 0
+    """For `cost`: of the pictures; 0: the model's own."""
+    methods: tuple[str, ...] = ()
+    """For `cost`: names of the methods beside DreamBooth; without it, all of the comparison."""
     pages: Path = Path("assets/benchmarks")
     """For `methods` and `cost`: where the page goes."""
 
@@ -214,7 +218,8 @@ def bench_cost(bench: Bench, console: Console) -> None:
     """Step time and peak memory of each method over DreamBooth's LoRA."""
     from studio import bench_cost as found
 
-    found.run(bench.config, bench.model, bench.batch, bench.steps, bench.rounds, bench.pages, console)
+    case = found.Case(bench.model, bench.batch, bench.pixels)
+    found.run(bench.config, case, bench.steps, bench.rounds, bench.pages, console, bench.methods)
 
 
 RUN: dict[str, Callable[[Bench, Console], None]] = {

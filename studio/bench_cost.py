@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -32,7 +33,7 @@ FIRST = "DreamBooth"  # what the others are held against
 LIKE = "ClassDiffusion"
 TWIN = f"{FIRST} with the layers and token of {LIKE}"
 BOUNDS = {"T-LoRA": 1.15, "vanilla T-LoRA": 1.15, "ClassDiffusion": 1.10, "DCO": 1.40}
-PAGE, SUBJECT, WARM, MEMORY_STEPS = "cost.md", "fox", 3, 4
+SUBJECT, WARM, MEMORY_STEPS = "fox", 3, 4
 BETA = 60.0  # as its trial finds it on the embedded model
 
 
@@ -55,6 +56,20 @@ SaRA's gradients are those of its chosen entries: full fine-tuning's memory is w
 
 
 @dataclass(frozen=True)
+class Case:
+    """What is trained on. pixels: of the pictures; 0: the model's own."""
+
+    model: str = "embedded"
+    batch: int = 4
+    pixels: int = 0
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is the model that the page is written for."""
+        return self.model == "embedded"
+
+
+@dataclass(frozen=True)
 class Peak:
     """Bytes of a process: once the model is loaded, and at most while it trains."""
 
@@ -62,22 +77,24 @@ class Peak:
     most: int
 
 
-def configs(file: Path, model: str, batch: int) -> dict[str, RunConfig]:
+def configs(file: Path, case: Case, only: Collection[str] = ()) -> dict[str, RunConfig]:
     """A run's config per method of a comparison, `FIRST` first; those with class pictures are left out.
 
-    Raises UsageError where there is no method of that name.
+    only: names of the methods beside it; empty: all. Raises UsageError where one of them is not there.
     """
     comparison = read(file)
     found: dict[str, RunConfig] = {}
     for experiment in comparison.experiments:
         for method in experiment.method:
             shared = merge(comparison.base, experiment.settings)
-            config = of(method, merge(shared, method.settings), model, batch)
+            config = of(method, merge(shared, method.settings), case)
             if not getattr(getattr(config.settings, "prior", None), "weight", 0):
                 found.setdefault(method.name, config)
     if FIRST not in found:
         raise UsageError(f"{file}: no method is called {FIRST}")
-    found = {FIRST: found.pop(FIRST), **found}
+    if strange := next((name for name in only if name not in found), ""):
+        raise UsageError(f"{file}: no method is called {strange}{registry.nearest(strange, found)}")
+    found = {name: found[name] for name in (FIRST, *found) if not only or name in (FIRST, *only)}
     return {**found, TWIN: twin(found[FIRST], found[LIKE])} if LIKE in found else found
 
 
@@ -89,11 +106,12 @@ def twin(first: RunConfig, like: RunConfig) -> RunConfig:
     return subjects.resolve(make(first.trainer, flags=flags))
 
 
-def of(method: Method, settings: dict[str, Any], model: str, batch: int) -> RunConfig:
+def of(method: Method, settings: dict[str, Any], case: Case) -> RunConfig:
     """The config of one method on one subject, without an end."""
-    own: dict[str, Any] = {"steps": 10**6, "batch": batch, "data": {"folder": f"subject:{SUBJECT}"}}
+    own: dict[str, Any] = {"steps": 10**6, "batch": case.batch, "data": {"folder": f"subject:{SUBJECT}"}}
+    own["data"] |= {"resolution": case.pixels} if case.pixels else {}
     own |= {"beta": BETA} if method.trainer == "dco" else {}  # no trial: its plain steps are not what is asked for
-    flags = {"model": model, "settings": merge(settings, own)}
+    flags = {"model": case.model, "settings": merge(settings, own)}
     return subjects.resolve(make(method.trainer, flags=flags))
 
 
@@ -130,18 +148,18 @@ def times(found: dict[str, RunConfig], count: int, rounds: int, folder: Path) ->
     return taken
 
 
-def peak(file: Path, name: str, model: str, batch: int) -> Peak:
+def peak(file: Path, name: str, case: Case) -> Peak:
     """Memory of one method, in a process of its own."""
-    words = [sys.executable, "-m", "studio.bench_cost", str(file), name, model, str(batch)]
+    words = [sys.executable, "-m", "studio.bench_cost", str(file), name, json.dumps(vars(case))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UsageError(f"{name}: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
     return Peak(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def train(file: Path, name: str, model: str, batch: int) -> Peak:
+def train(file: Path, name: str, case: Case) -> Peak:
     """A few steps of one method in this process, watched."""
-    config, loaded = configs(file, model, batch)[name], list[int]()
+    config, loaded = configs(file, case)[name], list[int]()
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         side = steps(config, folder, loaded)
@@ -154,7 +172,7 @@ def train(file: Path, name: str, model: str, batch: int) -> Peak:
     return Peak(loaded[0], peaks.found["train"])
 
 
-def page(taken: dict[str, list[float]], peaks: dict[str, Peak], command: str) -> Iterator[str]:
+def page(taken: dict[str, list[float]], peaks: dict[str, Peak], command: str, tail: str = TAIL) -> Iterator[str]:
     """The lines of the page."""
     yield from HEAD.format(command=command, first=FIRST).splitlines()
     yield "| method | step time | quartiles | bound | peak memory | above the model |"
@@ -168,7 +186,7 @@ def page(taken: dict[str, list[float]], peaks: dict[str, Peak], command: str) ->
     if TWIN in taken:
         middle, low, high = ratios(taken[LIKE], taken[TWIN])
         yield from ("", f"{LIKE} beside {TWIN}: {middle:.2f}, {low:.2f} to {high:.2f}, {verdict(LIKE, middle)}.")
-    yield from TAIL.rstrip().splitlines()
+    yield from tail.rstrip().splitlines()
 
 
 def verdict(name: str, ratio: float) -> str:
@@ -189,25 +207,38 @@ def relative(mine: Peak, first: Peak) -> list[str]:
     return [f"{mine.most / first.most:.2f}", f"{(mine.most - mine.loaded) / above:.2f}"]
 
 
-def run(file: Path, model: str, batch: int, count: int, rounds: int, out: Path, console: Console) -> None:
-    """Measure, print and write `out` / cost.md; a method that cannot be measured is said and left out."""
-    found = configs(file, model, batch)
+def run(
+    file: Path, case: Case, count: int, rounds: int, out: Path, console: Console, only: Collection[str] = ()
+) -> None:
+    """Measure, print and write `out` / cost.md, or cost_NAME.md of another model than the embedded one.
+
+    A method that cannot be measured is said and left out.
+    """
+    found = configs(file, case, only)
     peaks: dict[str, Peak] = {}
     for name in list(found):
         try:
-            peaks[name] = peak(file, name, model, batch)
+            peaks[name] = peak(file, name, case)
         except UsageError as problem:
             console.print(f"left out: {problem}")
             del found[name]
     with tempfile.TemporaryDirectory() as folder:
         taken = times(found, count, rounds, Path(folder))
-    command = f"python -m studio.bench cost --batch {batch} --steps {count} --rounds {rounds}"
-    lines = list(page(taken, peaks, command))
+    lines = list(page(taken, peaks, command(case, count, rounds, only), TAIL if case.shipped else ""))
     out.mkdir(parents=True, exist_ok=True)
-    (out / PAGE).write_text("\n".join(lines) + "\n", "utf-8")
+    file = out / ("cost.md" if case.shipped else f"cost_{Path(case.model).name}.md")
+    file.write_text("\n".join(lines) + "\n", "utf-8")
     console.print("\n".join(lines), markup=False)
 
 
+def command(case: Case, count: int, rounds: int, only: Collection[str]) -> str:
+    """What makes the same page."""
+    words = [] if case.shipped else ["--model", Path(case.model).name]
+    words += ["--batch", str(case.batch), *(["--pixels", str(case.pixels)] if case.pixels else [])]
+    words += ["--steps", str(count), "--rounds", str(rounds), *(["--methods", *only] if only else [])]
+    return shlex.join(["python", "-m", "studio.bench", "cost", *words])
+
+
 if __name__ == "__main__":
-    file, name, model, batch = sys.argv[1:]
-    print(json.dumps(vars(train(Path(file), name, model, int(batch)))))
+    file, name, case = sys.argv[1:]
+    print(json.dumps(vars(train(Path(file), name, Case(**json.loads(case))))))

@@ -16,6 +16,7 @@ from studio import (
     bench_cost,
     bench_methods,
     bench_records,
+    bench_sizes,
     cli,
     compare,
     compare_dry,
@@ -403,11 +404,11 @@ def test_an_added_adapter_is_the_sum_and_leaves_no_trace(tmp_path: Path) -> None
 
 def test_costs_are_ratios_to_the_first(tmp_path: Path) -> None:
     file = config(tmp_path, ('model = "toy"', 'model = "toy"\nadapter = { rank = 1 }'))
-    wanted = bench_cost.configs(file, "toy", 2)
+    wanted = bench_cost.configs(file, bench_cost.Case("toy", 2))
     assert next(iter(wanted)) == "DreamBooth"
     taken = bench_cost.times({"DreamBooth": wanted["DreamBooth"], "LoRA": wanted["LoRA"]}, 2, 3, tmp_path)
     assert {name: len(rounds) for name, rounds in taken.items()} == {"DreamBooth": 3, "LoRA": 3}
-    shipped = bench_cost.configs(CONFIGS / "methods.toml", "toy", 2)
+    shipped = bench_cost.configs(CONFIGS / "methods.toml", bench_cost.Case("toy", 2))
     assert shipped["DCO"].settings.beta == bench_cost.BETA  # what is timed is no trial
     words = shipped["ClassDiffusion"]  # its new token must be there
     assert bench_cost.times({"DreamBooth": words}, 1, 1, tmp_path / "words")["DreamBooth"][0] > 0
@@ -425,3 +426,24 @@ def test_costs_are_ratios_to_the_first(tmp_path: Path) -> None:
     beside = {"ClassDiffusion": [1.05, 2.1, 4.2], bench_cost.TWIN: [1.0, 2.0, 4.0]}
     lines = list(bench_cost.page(sides | beside, peaks, "command"))
     assert f"ClassDiffusion beside {bench_cost.TWIN}: 1.05, 1.05 to 1.05, <= 1.10: kept." in lines
+
+
+def test_a_cost_of_some_methods_on_another_model(tmp_path: Path) -> None:
+    case = bench_cost.Case("toy", 1, 64)
+    some = bench_cost.configs(CONFIGS / "methods.toml", case, ("T-LoRA",))
+    assert list(some) == ["DreamBooth", "T-LoRA"]
+    assert {(one.model, one.settings.batch, one.settings.data.resolution) for one in some.values()} == {("toy", 1, 64)}
+    with pytest.raises(UsageError, match="no method is called TLoRA; did you mean 'T-LoRA'"):
+        bench_cost.configs(CONFIGS / "methods.toml", case, ("TLoRA",))
+    words = "--model toy --batch 1 --pixels 64 --steps 2 --rounds 3 --methods T-LoRA DCO"
+    assert bench_cost.command(case, 2, 3, ("T-LoRA", "DCO")) == f"python -m studio.bench cost {words}"
+
+
+def test_a_model_to_measure_with_has_stable_diffusions_shapes(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        parts = [bench_sizes.unet(), bench_sizes.autoencoder()]
+    # 859,520,964 and 83,653,863: what the published weights hold
+    assert [sum(p.numel() for p in part.parameters()) for part in parts] == [859_520_964, 83_653_863]
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(UsageError, match="not empty"):
+        bench_sizes.write(tmp_path)
