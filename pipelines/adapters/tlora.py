@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from studio.pipelines.adapters import lora, targets
 from studio.pipelines.adapters.lora import NAME, Layers, LoRA
+from studio.pipelines.adapters.tlora_factors import Factors
 from studio.pipelines.adapters.tlora_layer import Full, Vanilla, Which, cast, effective_rank, scaled_columns, triplets
 from studio.pipelines.adapters.tlora_masks import Masks
 from studio.pipelines.errors import ModelError, UsageError
@@ -85,6 +86,7 @@ class TLoRA(LoRA):
         period = period or int(model.scheduler.config.num_train_timesteps)
         try:
             self.masks = Masks(model.net, config.rank, config.least, config.power, period)
+            self.factors = Factors(self.masks, list(self._wrapped.values()))
             for layer in self._wrapped.values():
                 self._prepare(layer, drawn)
         except UsageError:
@@ -98,7 +100,7 @@ class TLoRA(LoRA):
         if self.config.variant == "vanilla":
             layer.lora_variant[NAME] = Vanilla(self.masks)
             return
-        layer.lora_variant[NAME] = Full(self.masks)
+        layer.lora_variant[NAME] = Full(self.masks, self.factors)
         down, up = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
         s = torch.ones(down.shape[0], device=down.device)
         if drawn and not down.is_meta:  # on the meta device only shapes are asked for
@@ -212,6 +214,7 @@ class TLoRA(LoRA):
 
     def remove(self) -> None:
         """Takes layers and hooks out again: the model is the base model."""
-        if hasattr(self, "masks"):
-            self.masks.remove()
+        for part in ("masks", "factors"):
+            if hasattr(self, part):
+                getattr(self, part).remove()
         super().remove()

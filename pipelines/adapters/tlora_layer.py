@@ -7,6 +7,7 @@ from typing import Any, Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
+from studio.pipelines.adapters.tlora_factors import Factors
 from studio.pipelines.adapters.tlora_masks import Masks
 from studio.pipelines.errors import UsageError
 
@@ -45,12 +46,14 @@ class Full(Vanilla):
     each other, so half precision keeps its relative precision and the start is W x to the last bit.
     """
 
+    def __init__(self, masks: Masks, factors: Factors) -> None:
+        super().__init__(masks)
+        self.factors = factors
+
     def forward(self, module: Any, active_adapter: str, x: Tensor, result: Tensor, **_: Any) -> Tensor:
         """The layer's output; `result` is W x."""
         down, up, scale = (getattr(module, name)[active_adapter] for name in ("lora_A", "lora_B", "scaling"))
-        learned = scaled_columns(up.weight, module.lora_S)
-        first = torch.cat([down.weight - module.lora_base_A, module.lora_base_A])
-        second = torch.cat([learned, learned - module.lora_base_B], 1)
+        first, second = self.factors.of(module)
         change = project(up, self.masks.apply(project(down, x, first), channel(down), 2), second)
         return result + change if scale == 1 else result + change * scale
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.pipelines.adapters import lora, tlora, tlora_masks
+from studio.pipelines.adapters import lora, tlora, tlora_factors, tlora_masks
 from studio.pipelines.adapters.tlora_layer import effective_rank, triplets
 from studio.pipelines.errors import StudioError, UsageError
 from studio.pipelines.protocols import Backbone
@@ -177,6 +177,73 @@ def test_the_layer_is_the_formula() -> None:
                 delta = (layer(eye) - layer.base_layer(eye)).T
             torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-5)
             assert int((torch.linalg.svdvals(delta) > 1e-5).sum()) == 2 * k
+
+
+def learnt(model: Backbone, adapter: tlora.TLoRA) -> dict[str, Tensor | None]:
+    """The gradients of one pass over three times."""
+    for parameter in adapter.parameters():
+        parameter.grad = None
+    with torch.no_grad():
+        cond = model.embed(["a red cat"] * 3)
+    model.predict(latents(model, 3), torch.tensor([20.0, 500.0, 980.0]), cond).square().mean().backward()
+    return {name: parameter.grad for name, parameter in adapter.named_parameters().items()}
+
+
+def test_factors_of_all_layers_at_once_are_those_of_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.backbone("toy", Path())
+    adapter = build(model, move=0.1, targets="all")
+    count, asked = len(adapter.ups()), list[int]()
+    join = tlora_factors.join
+    monkeypatch.setattr(tlora_factors, "join", lambda layers: asked.append(len(layers)) or join(layers))
+    together, drawn = learnt(model, adapter), predict(model, 300)
+    assert asked == [count, count]  # once per pass, and nothing is kept from one to the next
+    adapter.factors.handles[0].remove()  # nobody says that a pass begins
+    apart = learnt(model, adapter)
+    assert asked[2:] == [1] * count
+    assert all(torch.equal(together[name], apart[name]) for name in together)
+    assert torch.equal(drawn, predict(model, 300))
+
+
+def test_factors_are_written_from_the_formula() -> None:
+    adapter = build(models.backbone("toy", Path()), move=0.1, targets="to_q,conv_in")
+    for layer, (first, second) in zip(adapter.factors.layers, tlora_factors.join(adapter.factors.layers), strict=True):
+        q, p, s, q0, u0 = (x.detach() for x in (layer.lora_A[lora.NAME].weight, layer.lora_B[lora.NAME].weight,
+                           layer.lora_S, layer.lora_base_A, layer.lora_base_B))  # fmt: skip
+        u = p.flatten(1) @ s.diag()
+        torch.testing.assert_close(first.flatten(1), torch.cat([(q - q0).flatten(1), q0.flatten(1)]))
+        torch.testing.assert_close(second.flatten(1), torch.cat([u, u - u0.flatten(1)], 1))
+
+
+def test_a_layer_that_is_not_used_gets_no_gradient_and_a_failed_pass_leaves_nothing() -> None:
+    model = models.backbone("toy", Path())
+    adapter = build(model, move=0.1)
+    (first, second), *others = tlora_factors.join(adapter.factors.layers)
+    (first.square().sum() + second.square().sum()).backward()
+    grads = [parameter.grad is not None for parameter in adapter.parameters()]
+    assert sum(grads) == 3  # P, s and Q of the one layer
+    assert others
+    seen = list[int]()
+
+    def fail(*_: object) -> None:
+        seen.append(len(adapter.factors.made))
+        raise RuntimeError("late")
+
+    model.net.get_submodule("conv_out").register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="late"):
+        predict(model, 5)
+    assert seen == [len(others) + 1]
+    assert not adapter.factors.made
+    assert not adapter.factors.passing
+
+
+def test_checkpointed_blocks_learn_the_same() -> None:
+    model = models.backbone("embedded", Path())
+    adapter = build(model, move=0.05, targets="attention")
+    plain = learnt(model, adapter)
+    model.net.enable_gradient_checkpointing()
+    model.net.train()
+    again = learnt(model, adapter)
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
 
 
 @pytest.mark.parametrize("variant", ["full", "vanilla"])
