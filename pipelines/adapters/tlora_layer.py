@@ -55,7 +55,10 @@ class Full(Vanilla):
         down, up, scale = (getattr(module, name)[active_adapter] for name in ("lora_A", "lora_B", "scaling"))
         first, second = self.factors.of(module)
         change = project(up, self.masks.apply(project(down, x, first), channel(down), 2), second)
-        return result + change if scale == 1 else result + change * scale
+        change = change if scale == 1 else change * scale
+        # W x is nobody else's, and need not be copied; a view may be of what a quantised layer keeps
+        own = result.dtype == change.dtype and not result._is_view()
+        return result.add_(change) if own else result + change
 
 
 def channel(down: nn.Module) -> int:
