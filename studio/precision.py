@@ -40,6 +40,11 @@ def preferred() -> tuple[torch.device, torch.dtype]:
     return device, DTYPES[precision("auto", device)]
 
 
+def halved(device: torch.device) -> torch.autocast:
+    """A context in which products are bf16 where the device is fast at it; a CPU that has to emulate it is not."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision("auto", device) == "bf16")
+
+
 def deterministic(wanted: bool, device: torch.device) -> None:
     """Deterministic algorithms on a GPU, for the rest of the process; a warning names those that have none.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import LCMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, LCMScheduler, StableDiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from studio.pipelines import backbone, drawing, sampling
@@ -110,3 +111,30 @@ def test_four_steps_draw_what_is_asked_for(drawn: tuple[list[str], Tensor]) -> N
     assert sum(right) >= 11
     objects = [row["object"] == word for row, (_, word, _) in zip(read, wishes(), strict=True)]
     assert sum(objects) >= 6
+
+
+def test_more_lessons_go_on_from_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, sprites = tmp_path / "base", [Sprite(word, "noto", "", "", "") for word in ("fox", "apple", "glasses")]
+    target.mkdir()
+    for part in FILE.parents[1].iterdir():
+        if part.name != "lcm":
+            (target / part.name).symlink_to(part)
+    (target / "lcm").mkdir()
+    (target / "lcm" / FILE.name).write_bytes(FILE.read_bytes())
+    vae = AutoencoderKL.from_pretrained(target / "vae")
+    size = vae.config.sample_size // 4
+    monkeypatch.setattr(fewstep.sprites, "load", lambda *_: sprites)
+    monkeypatch.setattr(base, "bank", lambda *_: torch.randn(8, vae.config.latent_channels, size, size).half())
+    seen, at = list[int](), fewstep.Scenes.at
+    monkeypatch.setattr(fewstep.Scenes, "at", lambda self, number: seen.append(number) or at(self, number))
+    work, device = tmp_path / "work", torch.device("cpu")
+    path = fewstep.train(vae, work, "small", target, 2 * fewstep.SIZE, device, warm=True)
+    assert seen == [fewstep.NEW, fewstep.NEW + 1]  # scenes that it has not had
+    said = [{**files.header(one), "lora_adapter_metadata": ""} for one in (path, FILE)]  # its layers: a set
+    assert said[0] == said[1]
+    ours, theirs = load_file(path), load_file(FILE)
+    assert ours.keys() == theirs.keys()
+    gaps = {name: (ours[name].float() - theirs[name].float()).abs().max() for name in ours}
+    assert all(0 < gap < 2e-3 for name, gap in gaps.items() if "alpha" not in name)
+    assert fewstep.train(vae, work, "small", target, 2 * fewstep.SIZE, device, warm=True) == path
+    assert len(seen) == 2  # what is done is not done again

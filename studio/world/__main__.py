@@ -45,7 +45,9 @@ class World:
     clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
     few_samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the few-step adapter")] = 10_000
-    warm: Annotated[bool, tyro.conf.arg(help="Start the base model from the one in assets/base")] = False
+    warm: Annotated[bool, tyro.conf.arg(help="Go on from the base model, or the few-step adapter, in assets/base")] = (
+        False
+    )
     compile: Annotated[bool, tyro.conf.arg(help="Compile the UNet: minutes to start, then faster steps")] = False
     pixels: Annotated[int, tyro.conf.arg(help="Side of a picture: 64, or 128 on a GPU")] = 64
 
@@ -124,7 +126,7 @@ def run_base(world: World) -> dict[str, float]:
 
 def run_fewstep(world: World) -> dict[str, float]:
     shipped, device = world.assets / "base", torch.device(world.device)
-    fewstep.train(world.autoencoder(), world.work, world.tier, shipped, world.few_samples, device)
+    fewstep.train(world.autoencoder(), world.work, world.tier, shipped, world.few_samples, device, world.warm)
     return fewstep.measure(shipped, embedded.load(world.assets / "judges"), world.draw())
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from studio.precision import halved
 from studio.world import scenes, sprites
 from studio.world.fit import Fit
 
@@ -86,7 +87,7 @@ def train(work: Path, tier: str, images: int, device: torch.device, pixels: int 
         view, count = (crops, size) if step < CROPS * fit.steps else (batch, size // 2)
         x = view(draw, folder, 10_000_000 + step * size, count, pixels)
         x = x.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with halved(device):
             mean, y = noisy(vae, x)
         return distance(y, x) + 1e-4 * mean.float().square().mean()
 

@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.pipelines import attention
 from studio.pipelines.weights import digest
+from studio.precision import halved
 from studio.world import concepts, scenes, sprites, words
 from studio.world.autoencoder import batch
 from studio.world.fit import Fit
@@ -121,7 +122,7 @@ def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, kept_in: Path, cou
     parts = []
     for first in range(FIRST_SEED, FIRST_SEED + count, 64):
         x = batch(draw, folder, first, min(64, FIRST_SEED + count - first), vae.config.sample_size)
-        with torch.autocast(vae.device.type, torch.bfloat16):
+        with halved(vae.device):
             mean = vae.encode(x.to(vae.device)).latent_dist.mean
         parts.append((mean.float() * vae.config.scaling_factor).half().cpu())
         if (first - FIRST_SEED) % 3200 == 0:
@@ -208,7 +209,7 @@ def train(
     def loss(step: int) -> Tensor:
         x0, prompts = next(source)
         x0 = x0.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        with halved(device):
             return v_loss(pipe, x0, prompts, step)
 
     fit.run(loss)

@@ -22,6 +22,7 @@ from studio.pipelines.data_order import digest
 from studio.pipelines.drawing import FEW
 from studio.pipelines.protocols import Adapter, Backbone, Batch
 from studio.pipelines.scorers.embedded import Judges
+from studio.precision import halved
 from studio.trainers import lcm
 from studio.trainers.base import Loss
 from studio.world import base, card, quality, scenes, sprites
@@ -33,6 +34,8 @@ LESSONS: dict[str, tuple[float, float, dict[str, Any]]] = {  # share of the samp
     "guidance": (0.4, 1e-3, {"jump_to": "edge", "phases": 50}),
     "consistency": (0.6, 2e-4, {"leap": 4}),
 }
+MORE = {"longer": (1.0, 2e-4, {"leap": 4})}  # of an adapter that has had them
+NEW = 100_000  # first batch of it: none that was seen before
 
 
 @dataclass
@@ -78,17 +81,23 @@ class Learning(nn.Module):
             self.register_parameter(name.replace(".", "/"), parameter)
 
 
-def train(vae: AutoencoderKL, work: Path, tier: str, target: Path, samples: int, device: torch.device) -> Path:
-    """Train (or go on training) the adapter of the model in `target` on `samples` noised scenes; its file."""
+def train(
+    vae: AutoencoderKL, work: Path, tier: str, target: Path, samples: int, device: torch.device, warm: bool = False
+) -> Path:
+    """Train (or go on training) the adapter of the model in `target` on `samples` noised scenes; its file.
+
+    warm: the adapter that is there learns consistency for longer.
+    """
     draw = scenes.Draw(sprites.load(work, tier))
     latents = base.bank(vae.to(device), draw, work / f"sprites-{tier}", work / "base", 24_000)
     model = backbone.load(str(target), device)
     attention.install(model.net, "auto")
     model.net.to(memory_format=torch.channels_last)
     torch.manual_seed(13)
-    adapter = lora.Config(rank=32, targets="all").build(model)
-    stream, past = Scenes(draw, latents, device), 0
-    for name, (share, lr, settings) in LESSONS.items():
+    there = target / "lcm" / files.NAME
+    adapter = files.load(model, there) if warm else lora.Config(rank=32, targets="all").build(model)
+    stream, past = Scenes(draw, latents, device), NEW if warm else 0
+    for name, (share, lr, settings) in (MORE if warm else LESSONS).items():
         steps = max(1, int(samples * share) // SIZE)
         fit = Fit({name: Learning(adapter)}, work / f"fewstep-{name}", steps, lr=lr, warmup=20, ema=0.99)
         stream.position = past + fit.step
@@ -96,7 +105,7 @@ def train(vae: AutoencoderKL, work: Path, tier: str, target: Path, samples: int,
         lessons = lcm.losses(config, model, adapter, stream, {})
 
         def loss(step: int, lessons: Iterator[Loss] = lessons) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16):
+            with halved(device):
                 return next(lessons).value
 
         fit.run(loss)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from studio.pipelines.scorers.embedded import Attributes, Judges, new_clip, tokens
+from studio.precision import halved
 from studio.world import base, concepts, scenes, sprites
 from studio.world.autoencoder import HELD_OUT
 from studio.world.fit import Fit
@@ -112,7 +113,7 @@ def train_attributes(source: Source, folder: Path, images: int, size: int = 64) 
 
     def loss(step: int) -> Tensor:
         x, _, right = source(FIRST_SEED + step * size, size)
-        with torch.autocast(source.device.type, torch.bfloat16):
+        with halved(source.device):
             logits = net(x)
         return surprise(logits, right)
 
@@ -134,7 +135,7 @@ def train_clip(source: Source, tokenizer: CLIPTokenizer, folder: Path, images: i
     def loss(step: int) -> Tensor:
         x, found, right = source(FIRST_SEED * 2 + step * size, size)
         prompts = [scenes.Writer(scene, Random(scene.seed + 1)).caption() for scene in found]
-        with torch.autocast(source.device.type, torch.bfloat16):
+        with halved(source.device):
             image, text = clip.encode_image(x), clip.encode_text(tokens(tokenizer, prompts).to(source.device))
             logits = {name: head(image) for name, head in heads.items()}
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from studio.precision import halved
 from studio.world import concepts, scenes
 from studio.world.fit import Fit
 
@@ -78,7 +79,7 @@ def teach(
         return {name: head(state) for name, head in heads.items()}, right
 
     def loss(step: int) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
+        with halved(device):
             logits, right = read(step)
         return torch.stack([F.cross_entropy(logits[name].float(), right[name]) for name in known]).sum()
 
