@@ -119,6 +119,7 @@ def bank(vae: AutoencoderKL, draw: scenes.Draw, folder: Path, kept_in: Path, cou
     file = kept_in / f"latents-{digest(vae.encoder.state_dict())[:16]}.safetensors"
     if file.exists() and len(kept := load_file(file)["latents"]) == count:
         return kept
+    kept_in.mkdir(parents=True, exist_ok=True)
     parts = []
     for first in range(FIRST_SEED, FIRST_SEED + count, 64):
         x = batch(draw, folder, first, min(64, FIRST_SEED + count - first), vae.config.sample_size)
