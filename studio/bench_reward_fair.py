@@ -25,11 +25,13 @@ def tried(study: Study, out: Path, file: Path) -> Iterator[str]:
                          for name in trial.runs)  # fmt: skip
         steps = max(cell.config.settings.steps for cell in cells.values())
         had = f"**{values[best]:g}** is theirs." if best else "it is not chosen yet."
-        names, shared = " and ".join(trial.of), study.base.get(trial.setting, "")
+        names = " and ".join(trial.of)
         yield f"The {trial.setting} of {names} was chosen among {len(values)} values by a rule set before the runs:"
         yield f"{steps} steps each with seed {trial.seed}, which counts nowhere else; the larger gain in {trial.number}"
-        yield f"wins ({told}); {had} The other runs have the shared {shared}, beside which nothing was"
-        yield "tried: what tuning there is favours what they are compared with."
+        yield f"wins ({told}); {had}"
+        yield ""
+    for name in dict.fromkeys(trial.setting for trial in study.trial):
+        yield f"A run with no {name} of its own that no trial names has the shared {study.base.get(name, '')}."
         yield ""
 
 
