@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import tyro
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from studio.pipelines.assets import model_path
 from studio.pipelines.errors import UsageError
@@ -35,7 +35,7 @@ def autoencoder() -> AutoencoderKL:
     )
 
 
-def text_encoder(words: CLIPTokenizerFast) -> CLIPTextModel:
+def text_encoder(words: CLIPTokenizer) -> CLIPTextModel:
     """CLIP ViT-L/14's."""
     ids = {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     shape = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -47,7 +47,7 @@ def write(folder: Path, seed: int = 0) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: give a new folder")
     torch.manual_seed(seed)
-    words = CLIPTokenizerFast.from_pretrained(model_path("embedded") / "tokenizer", model_max_length=77)
+    words = CLIPTokenizer.from_pretrained(model_path("embedded") / "tokenizer", model_max_length=77)
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     scheduler = DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
     parts = (autoencoder(), text_encoder(words), words, unet(), scheduler)
