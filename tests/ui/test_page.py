@@ -56,7 +56,9 @@ def test_every_tab_is_there_also_on_a_phone_and_nothing_comes_from_elsewhere(ser
 
 def test_a_reload_keeps_the_tab_and_the_look(server: Server, page: Any) -> None:
     page.goto(server.address)
+    page.wait_for_function("window.studioOpened")  # before, gradio still chooses the first tab by itself
     page.get_by_role("tab", name="Library", exact=True).click()
+    page.wait_for_url("**tab=library*")
     before = page.evaluate("document.body.classList.contains('dark')")
     page.locator("#page-theme").click()
     page.wait_for_function(f"document.body.classList.contains('dark') !== {json.dumps(before)}")
