@@ -34,7 +34,7 @@ LESSONS: dict[str, tuple[float, float, dict[str, Any]]] = {  # share of the samp
     "guidance": (0.4, 1e-3, {"jump_to": "edge", "phases": 50}),
     "consistency": (0.6, 2e-4, {"leap": 4}),
 }
-MORE = {"longer": (1.0, 2e-4, {"leap": 4})}  # of an adapter that has had them
+MORE = {"longer": (1.0, 3e-5, {"leap": 4})}  # of an adapter that has had them; at 2e-4 it forgets (reward.md)
 NEW = 100_000  # first batch of it: none that was seen before
 
 
