@@ -153,7 +153,8 @@ def peak(file: Path, name: str, case: Case) -> Peak:
     words = [sys.executable, "-m", "studio.bench_cost", str(file), name, json.dumps(vars(case))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UsageError(f"{name}: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UsageError(f"{name}: {said.removeprefix(f'{UsageError.__module__}.UsageError: ')}")
     return Peak(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -212,7 +213,7 @@ def run(
 ) -> None:
     """Measure, print and write `out` / cost.md, or cost_NAME.md of another model than the embedded one.
 
-    A method that cannot be measured is said and left out.
+    A method that cannot be measured is said and left out. Raises UsageError where that is `FIRST`.
     """
     found = configs(file, case, only)
     peaks: dict[str, Peak] = {}
@@ -220,6 +221,8 @@ def run(
         try:
             peaks[name] = peak(file, name, case)
         except UsageError as problem:
+            if name == FIRST:  # the others are held against it: no page, and the old one stays
+                raise
             console.print(f"left out: {problem}")
             del found[name]
     with tempfile.TemporaryDirectory() as folder:

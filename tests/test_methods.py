@@ -439,6 +439,13 @@ def test_a_cost_of_some_methods_on_another_model(tmp_path: Path) -> None:
     assert bench_cost.command(case, 2, 3, ("T-LoRA", "DCO")) == f"python -m studio.bench cost {words}"
 
 
+def test_without_what_the_others_are_held_against_there_is_no_page(tmp_path: Path) -> None:
+    case = bench_cost.Case(str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="DreamBooth: .*nowhere"):
+        bench_cost.run(CONFIGS / "methods.toml", case, 1, 1, tmp_path / "pages", Console(quiet=True), ("T-LoRA",))
+    assert not (tmp_path / "pages").exists()
+
+
 def test_a_model_to_measure_with_has_stable_diffusions_shapes(tmp_path: Path) -> None:
     with torch.device("meta"):
         parts = [bench_sizes.unet(), bench_sizes.autoencoder()]
