@@ -24,6 +24,7 @@ from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.protocols import Adapter, Backbone, Prediction
 
 JumpTo = Literal["origin", "edge", "any"]
+Solver = Literal["guided", "plain", "data"]
 Distance = Literal["l2", "huber", "cauchy"]
 SIGMA_DATA, SCALING = 0.5, 10.0  # of LCM's boundary condition
 

@@ -1,6 +1,7 @@
 """LCM: teach an adapter to draw in 1 to 8 steps what the model itself draws in 25 or more, guidance included.
 
-Latent consistency distillation (arXiv 2311.05556), phased (PCM, 2405.18407), to any earlier time (TCD, 2402.19159).
+Latent consistency distillation (arXiv 2311.05556), phased (PCM, 2405.18407), to any earlier time (TCD, 2402.19159),
+at noised pictures or where its own sampler comes by (backward distillation, 2405.05224).
 L = d(f(z_t, t), f(z_t', t') without a graph), where z_t' is the frozen model's guided step from z_t, and f the tuned
 model's jump to the clean picture, its phase's edge or a random earlier time. With a reward (RG-LCD, 2403.11027)
 L - beta R(decode(x0)), x0 being the tuned model's clean estimate at t.
@@ -9,16 +10,16 @@ L - beta R(decode(x0)), x0 being the tuned model's clean estimate at t.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from studio.pipelines import distillation, distillation_reward, reward_loss, rewards
+from studio.pipelines import distillation, distillation_own, distillation_reward, reward_loss, rewards
 from studio.pipelines.adapters import lora
 from studio.pipelines.data_references import References
-from studio.pipelines.distillation import Distance, Grid, JumpTo
+from studio.pipelines.distillation import Distance, Grid, JumpTo, Solver
 from studio.pipelines.distillation_data import Drawn
 from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_hearing import hears, told
@@ -42,14 +43,12 @@ class Config(Settings):
     # the published 5 to 15 is for networks that are told w: weights that are not would learn the mean
     w_min: Annotated[float, Field(ge=0, le=100, description="Least w of the teacher: guidance scale minus 1")] = 6.5
     w_max: Annotated[float, Field(ge=0, le=100, description="Most w of the teacher: guidance scale minus 1")] = 6.5
-    solver: Annotated[
-        Literal["guided", "plain", "data"],
-        Field(description="What leads from t to t': the teacher with guidance, without, or the picture and its noise"),
-    ] = "guided"
+    solver: Annotated[Solver, Field(description="From t to t': the teacher, guided or plain, or the data")] = "guided"
     grid: Annotated[int, Field(ge=1, description="Timesteps that are taught; few-step samplers expect 50")] = 50
     leap: Annotated[int, Field(ge=1, description="How many of them a teacher's step goes down")] = 1
     jump_to: Annotated[JumpTo, Field(description="Where f jumps: origin (LCM), edge (PCM) or any (TCD)")] = "origin"
     phases: Annotated[int, Field(ge=1, description="Of edge: as many as sampler steps later")] = 4
+    own_steps: Annotated[int, Field(ge=0, le=50, description="Taught where own samplers of 1 to so many steps are")] = 0
     lead_in: Annotated[int, Field(ge=0, description="First steps, which teach what guidance says and no jumps")] = 0
     loss: Annotated[Distance, Field(description="Of each element: l2, huber (pseudo-Huber) or cauchy")] = "huber"
     huber_c: Annotated[float, Field(gt=0, description="Gaps well above it count less than their squares")] = 1e-3
@@ -101,19 +100,21 @@ def lessons(
 def both(config: Config, model: Backbone, adapter: Adapter, batch: Batch, times: Grid) -> tuple[Tensor, Tensor, Tensor]:
     """Where the student jumps from t, where it jumps from t' (no graph), and its clean estimate at t."""
     count, source, dim = len(batch.latents), batch.generator, hears(model)
-    index = distillation.indices(times, count, source)
+    own = distillation_own.asked(config.own_steps, config.solver, times, count, source)
+    index = own.index if own else distillation.indices(times, count, source)
     t, to = times.t[index], distillation.destination(config.jump_to, times, index, config.phases, source)
     before, w = times.before[index].maximum(to), distillation.guidance(config.w_min, config.w_max, count, source)
     noisy, w = model.noise(batch.latents, source, t=t), w.to(t.device)
+    cond = told(embed(model, adapter, batch.prompts), w + 1, dim)
+    x = own.walk(lambda rows, x, t: model.predict(x, t, cond[rows]), noisy.x, source) if own else noisy.x
     if config.solver == "data":
         after = model.noise(batch.latents, t=before, eps=noisy.eps).x
     else:
         scale = w if config.solver == "guided" else None
-        after = times.jump(noisy.x, distillation.teach(model, adapter, noisy.x, t, batch.prompts, scale), t, before)
-    cond = told(embed(model, adapter, batch.prompts), w + 1, dim)
+        after = times.jump(x, distillation.teach(model, adapter, x, t, batch.prompts, scale), t, before)
     known = config.jump_to == "edge" and config.phases == len(times)  # every target is the teacher's own point
     with torch.no_grad(), distillation.same_dropout(adapter, source):  # first: forgotten before there is a graph
         theirs = after if known else times.f(config.jump_to, after, model.predict(after, before, cond), before, to)
     with distillation.same_dropout(adapter, source):
-        out = model.predict(noisy.x, t, cond)
-    return times.f(config.jump_to, noisy.x, out, t, to), theirs, times.origin(noisy.x, out, t)
+        out = model.predict(x, t, cond)
+    return times.f(config.jump_to, x, out, t, to), theirs, times.origin(x, out, t)

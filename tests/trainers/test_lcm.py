@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import LCMScheduler
 from torch import Tensor
 
 from studio.config import RunConfig
-from studio.pipelines import backbone, distillation, distillation_data, draws, sampling
+from studio.pipelines import backbone, distillation, distillation_data, distillation_own, draws, sampling, schedules
 from studio.pipelines.adapters import lora
 from studio.pipelines.cache import Cache
 from studio.pipelines.data_references import References
@@ -171,6 +172,8 @@ def test_settings_that_cannot_be_are_refused() -> None:
         first(model, adapter, w_min=9.0)
     with pytest.raises(UsageError, match="free_encoders"):
         lcm.losses(lcm.Config(beta=1.0, free_encoders=True, **REWARD), model, adapter, drawn(model), {})
+    with pytest.raises(UsageError, match="own_steps = 4: .* solver = data"):
+        first(model, adapter, own_steps=4, solver="data")
     with pytest.raises(UsageError, match="60 phases"):
         first(model, adapter, jump_to="edge", phases=60)
     adapter.exact_off = False
@@ -179,10 +182,71 @@ def test_settings_that_cannot_be_are_refused() -> None:
     assert first(model, adapter, solver="data").value.isfinite()
 
 
+def test_own_places_are_every_step_of_every_sampler_alike() -> None:
+    """1 to 4 steps: 10 places, of which 4 are pure noise at the last timestep, and all are in LCM's schedule."""
+    model = backbone.load("toy")
+    times = distillation.grid(model, 50, torch.Size((2, 4, 4)))
+    found = distillation_own.places(times, 4, 40_000, torch.Generator().manual_seed(0))
+    index, counts = found.index.unique(return_counts=True)
+    assert index.tolist() == [12, 16, 24, 33, 37, 49]
+    torch.testing.assert_close(counts / 4000, torch.tensor([1.0, 1, 2, 1, 1, 4]), rtol=0.06, atol=0)
+    for steps in (2, 3, 4):  # the places are diffusers' timesteps
+        scheduler = schedules.own_schedule(model, LCMScheduler)
+        scheduler.set_timesteps(steps)
+        assert set(scheduler.timesteps.tolist()) <= set(times.t[index].tolist())
+
+
+def test_a_network_that_knows_the_picture_comes_by_noised_pictures() -> None:
+    """Whatever gamma is, a point is alpha x0 + sigma z with z standard normal, where every estimate of x0 is right."""
+    model = backbone.load("toy")
+    x0 = torch.randn(4000, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    times = distillation.grid(model, 50, x0.shape[1:])
+    source = draws.generator(3, draws.ALONE)
+    own = distillation_own.places(times, 4, len(x0), source)
+    asked = list[int]()
+
+    def oracle(rows: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        asked.append(len(rows))
+        alpha, sigma = times.level(t)
+        return (x - alpha * x0[rows]) / sigma
+
+    x = own.walk(oracle, x0, source)
+    alpha, sigma = times.level(times.t[own.index])
+    z = (x - alpha * x0) / sigma
+    first = own.index == len(times) - 1
+    for part in (z[first], z[~first]):
+        assert abs(float(part.mean())) < 0.02
+        assert abs(float(part.std()) - 1) < 0.02
+    assert sum(asked) == sum(int((own.way[step] != own.index).sum()) for step in range(len(own.way)))
+
+
+def test_its_own_points_move_with_the_student_and_bring_no_gradient_of_their_own() -> None:
+    """The student's steps on the way are taken as given: the gradient is that of a jump from a fixed point."""
+    model = backbone.load("toy")
+    adapter, config = moved(model), lcm.Config(jump_to="edge", phases=50, own_steps=4)
+    times = distillation.grid(model, 50, torch.Size((2, 4, 4)))
+    stream = drawn(model, batch=16)
+
+    def pair() -> tuple[Tensor, Tensor, Tensor]:
+        return lcm.both(config, model, adapter, stream.at(0), times)
+
+    ours, theirs, _ = pair()
+    again = pair()
+    assert torch.equal(ours, again[0])
+    assert not theirs.requires_grad
+    own = distillation_own.places(times, 4, 16, stream.at(0).generator)
+    noise = own.index == len(times) - 1
+    adapter.parameters()[0].data.add_(0.5)
+    moves = (pair()[1] - theirs).flatten(1).abs().amax(1) > 1e-6
+    assert torch.equal(moves, ~noise)  # nothing is before pure noise
+
+
 @pytest.mark.parametrize("jump_to", ["origin", "edge", "any"])
-def test_a_plan_can_rehearse_it(jump_to: str) -> None:
+@pytest.mark.parametrize("own_steps", [0, 4])
+def test_a_plan_can_rehearse_it(jump_to: str, own_steps: int) -> None:
     small = {"rank": 2, "targets": "all"}
-    settings = lcm.Config(batch=2, jump_to=jump_to, lead_in=int(jump_to == "edge"), adapter=small)
+    lead_in = int(jump_to == "edge")
+    settings = lcm.Config(batch=2, jump_to=jump_to, lead_in=lead_in, own_steps=own_steps, adapter=small)
     config = RunConfig(trainer="lcm", model="toy", settings=settings)
     model = backbone.load("toy")
     settings.adapter.build(model)
