@@ -72,8 +72,13 @@ class Cell:
 
 
 def cells(study: Study, names: Sequence[str], seeds: Sequence[int], out: Path, file: Path) -> list[Cell]:
-    """The cells of recipes; all recipes with one seed before any with the next, so that a page can be written early."""
-    return [Cell(study, name, seed, out, file) for seed in seeds for name in names]
+    """The cells of recipes; all recipes with one seed before any with the next, so that a page can be written early.
+
+    A recipe's own further seeds come last, where the study's are asked for.
+    """
+    more = {name: study.run[name].more_seeds if tuple(seeds) == study.seeds else () for name in names}
+    every = dict.fromkeys([*seeds, *sorted({seed for each in more.values() for seed in each})])
+    return [Cell(study, name, seed, out, file) for seed in every for name in names if seed in (*seeds, *more[name])]
 
 
 def trials(study: Study, names: Sequence[str], out: Path, file: Path) -> list[Cell]:

@@ -38,6 +38,7 @@ class Recipe(Part):
     draw: Annotated[Drawing, Field(description="How it is measured")] = Drawing()
     also: Annotated[tuple[int, ...], Field(description="Other numbers of sampler steps, at its start and end")] = ()
     measured: Annotated[bool, Field(description="Whether its checkpoints are measured")] = True
+    more_seeds: Annotated[tuple[int, ...], Field(description="Its seeds besides the study's")] = ()
 
 
 class Measuring(Part):
@@ -139,7 +140,7 @@ class Study(Part):
             if name not in self.run:
                 raise ValueError(f"{where}: there is no run '{name}'{registry.nearest(name, self.run)}")
         for one in self.trial:
-            if one.seed in self.seeds:
+            if one.seed in {*self.seeds, *(seed for each in self.run.values() for seed in each.more_seeds)}:
                 raise ValueError(f"trial.seed: {one.seed} is one of the seeds that count; take another")
             if lacking := next((name for name in one.runs if one.setting not in self.run[name].settings), ""):
                 raise ValueError(f"trial: the run '{lacking}' has no {one.setting} of its own")

@@ -104,8 +104,9 @@ class Swept:
 
 
 def swept(sweep: Sweep, run: str, runs: Runs) -> list[Swept]:
-    """Every seed."""
-    return [one_swept(sweep, known) for known in runs.get(run, ())]
+    """Every seed that all runs of the sweep have which have any."""
+    common = set.intersection(*({one.seed for one in runs[name]} for name in sweep.runs if runs.get(name)))
+    return [one_swept(sweep, known) for known in runs.get(run, ()) if known.seed in common]
 
 
 def one_swept(sweep: Sweep, known: Known) -> Swept:

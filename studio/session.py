@@ -122,10 +122,9 @@ class Session(Materials):
 
     def tell_data(self) -> None:
         """Every picture that is left out, and every doubt, in the events."""
-        data, doubt = self.dataset, start.doubt(self.config.settings, self.dataset)
-        for text in (doubt, *getattr(self.adapter, "notes", ())):
-            if text:
-                self.journal("warning", message=text)
+        data = self.dataset
+        for text in (*start.doubts(self.config.settings, data), *getattr(self.adapter, "notes", ())):
+            self.journal("warning", message=text)
         if not data.examples:  # a run that learns from what it draws
             return
         words = f"{data.trigger} {data.class_word}".strip()

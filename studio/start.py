@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.pipelines import drawing
 from studio.pipelines.assets import assets_folder
-from studio.pipelines.drawing import EMBEDDED
 from studio.pipelines.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def file(settings: Settings) -> Path | None:
     """The adapter file that `start` means: itself, a run's, or the studio's own. Raises UsageError."""
     if settings.start is None:
         return None
-    if str(settings.start) == EMBEDDED:
+    if str(settings.start) == drawing.EMBEDDED:
         return assets_folder() / "base" / "lcm" / NAME
     path = settings.start / NAME if settings.start.is_dir() else settings.start
     if not path.is_file():
@@ -77,15 +78,19 @@ def fingerprint(settings: Settings) -> str:
     return sha256(path.read_bytes()).hexdigest() if path else ""
 
 
-def doubt(settings: Settings, dataset: Dataset) -> str:
-    """What is said where the file was taught another trigger than the run's; '' where all is well."""
+def doubts(settings: Settings, dataset: Dataset) -> Iterator[str]:
+    """What is said where the file was taught another trigger than the run's, or few steps and the run draws in many."""
     from studio.pipelines.adapters import files
 
     path = file(settings)
-    taught = files.header(path).get("trigger", "") if path else ""
-    if not path or not taught or taught == dataset.trigger:
-        return ""
-    return f"start: {path.name} was taught to call its subject {taught!r}, this run says {dataset.trigger!r}"
+    if path is None:
+        return
+    header = files.header(path)
+    taught, own, sampler = header.get("trigger", ""), drawing.read(header, path), getattr(settings, "sampler", "")
+    if taught and taught != dataset.trigger:
+        yield f"start: {path.name} was taught to call its subject {taught!r}, this run says {dataset.trigger!r}"
+    if own is not None and own.few_step and sampler and not drawing.Drawing(sampler).few_step:
+        yield f"start: {path.name} is made for {own.said()}; this run draws with sampler = {sampler}"
 
 
 def remember(settings: Settings, adapter: Adapter, memory: dict[str, Any]) -> None:

@@ -264,13 +264,37 @@ def test_the_shipped_study_is_of_runs_that_can_be() -> None:
     assert {cell.config.trainer for cell in made} == {"alignprop", "ddpo", "rlcm"}
     assert all(cell.config.settings.save_every for cell in made)
     tried = trials(study, study.runs(), Path("build"), CONFIG)
-    assert {cell.config.settings.lr for cell in tried} == {1e-3, 3e-3}
+    assert {cell.config.settings.lr for cell in tried} == {3e-4, 1e-3, 3e-3}
     total = sum(map(minutes, [*tried, *made])) + bench_reward_lcm.MINUTES
     assert 120 < total < 400  # about three hours of two cores
     personal = next(cell for cell in made if cell.recipe == "personal")
     assert personal.before is not None
     assert personal.before.config.trainer == "dreambooth"
     assert str(personal.config.settings.start).endswith("fox-0")
+
+
+def test_a_run_may_have_seeds_of_its_own_besides_the_studys() -> None:
+    study = bench_reward_config.read(CONFIG)
+    made = cells(study, study.runs(), study.seeds, Path("build"), CONFIG)
+    seeds = {name: [cell.seed for cell in made if cell.recipe == name] for name in study.runs()}
+    assert all(seeds[name] == [*study.seeds, *study.run[name].more_seeds] for name in seeds)
+    assert any(study.run[name].more_seeds for name in seeds)
+    assert [cell.seed for cell in made] == sorted(cell.seed for cell in made)
+    assert {cell.seed for cell in cells(study, study.runs(), [1], Path("build"), CONFIG)} == {1}
+    counted = study.model_copy(update={"trial": (study.trial[0].model_copy(update={"seed": 4}),)})
+    with pytest.raises(ValueError, match=r"trial.seed: 4 is one of the seeds that count"):
+        counted.known()
+
+
+def test_a_sweep_is_of_the_seeds_that_its_runs_share() -> None:
+    sweep = Sweep(experiment="s", name="s", runs=("a", "b"), number="a", collapse=0.8)
+
+    def run(seed: int) -> Known:
+        return Known(seed, Curve((Point(0, 0, 0, {"a": 1.0}), Point(1, 1, 1, {"a": 2.0}))), Sheet(), 4)
+
+    runs = {"a": [run(seed) for seed in range(5)], "b": [run(seed) for seed in range(3)]}
+    assert [[one.seed for one in swept(sweep, name, runs)] for name in ("a", "b")] == [[0, 1, 2], [0, 1, 2]]
+    assert len(swept(sweep, "a", {"a": runs["a"]})) == 5
 
 
 def test_runs_that_are_compared_share_what_they_should() -> None:

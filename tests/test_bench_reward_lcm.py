@@ -9,6 +9,8 @@ import pytest
 
 from studio import bench_reward_lcm as lcm
 from studio.bench_reward_lcm import Drawn
+from studio.pipelines import drawing
+from studio.pipelines.adapters import files
 
 
 def drawn(way: str, seed: int, lost: float) -> Drawn:
@@ -37,8 +39,10 @@ def test_the_control_is_drawn_in_as_many_steps_and_in_as_many_calls() -> None:
     calls = {way: how.steps * (2 if how.guidance_scale > 1 else 1) for way, how in lcm.WAYS.items()}
     assert lcm.WAYS[lcm.SAME_STEPS].steps == lcm.WAYS[lcm.STUDENT].steps == 4
     assert calls[lcm.SAME_CALLS] == calls[lcm.STUDENT] == 4
-    assert [lcm.WAYS[way].steps for way in lcm.FEW] == [1, 2, 4, 8]
-    assert all(how.sampler == ("lcm" if way in lcm.FEW else "ddim") for way, how in lcm.WAYS.items())
+    assert [lcm.WAYS[way].steps for way in lcm.FEW] == [1, 2, 4, 8, 4]
+    own = drawing.read(files.header(lcm.few_step()), lcm.few_step())
+    assert own == drawing.Drawing(lcm.WAYS[lcm.STUDENT].sampler, lcm.WAYS[lcm.STUDENT].steps, 1.0)
+    assert all((way in lcm.FEW) == (how.sampler in drawing.FEW_STEP) for way, how in lcm.WAYS.items())
 
 
 def test_the_page_says_what_the_bar_is_worth_beside_the_control(tmp_path: Path) -> None:

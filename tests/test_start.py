@@ -13,6 +13,7 @@ from studio import start
 from studio.config import RunConfig, make
 from studio.pipelines import backbone
 from studio.pipelines.adapters import files, lora
+from studio.pipelines.drawing import Drawing
 from studio.pipelines.errors import UsageError
 from studio.store import Run
 from studio.train import train
@@ -57,6 +58,22 @@ def test_another_trigger_is_told(first: Path, data: Path, tmp_path: Path) -> Non
     folder = train(config(data, tmp_path, "two", start=first))
     warned = [event.get("message") for event in Run(folder).events() if event.event == "warning"]
     assert [text for text in warned if text and "'zwx'" in text and "'sks'" in text]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "sampler"),
+    [("rlcm", "lcm"), ("rlcm", "tcd"), ("alignprop", "auto"), ("ddpo", "ddim"), ("dreambooth", "")],
+)
+def test_many_steps_with_an_adapter_of_few_are_told(trainer: str, sampler: str, data: Path, tmp_path: Path) -> None:
+    """Only to a run that draws by itself to learn: what others show is told where it is drawn."""
+    model = backbone.load("toy")
+    made = lora.Config(rank=2).build(model)
+    path = files.save(model, made, tmp_path / files.NAME, Drawing("tcd", 4, 1.0).header)
+    own = {"start": path, "data": {"folder": data}} | ({"sampler": sampler} if sampler else {})
+    settings: Any = make(trainer, flags={"model": "toy", "settings": own}).settings
+    said = list(start.doubts(settings, settings.data.read(model)))
+    told = f"start: adapter.safetensors is made for tcd, 4 steps, guidance 1; this run draws with sampler = {sampler}"
+    assert said == ([told] if sampler in ("auto", "ddim") else [])
 
 
 def test_it_resumes_with_its_start_and_not_with_another(first: Path, data: Path, tmp_path: Path) -> None:

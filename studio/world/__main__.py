@@ -44,7 +44,7 @@ class World:
     judge_images: Annotated[int, tyro.conf.arg(help="Scenes for the attribute classifier")] = 400_000
     clip_images: Annotated[int, tyro.conf.arg(help="Scenes for the image-text judge")] = 96_000
     samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the base model")] = 400_000
-    few_samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the few-step adapter")] = 10_000
+    few_samples: Annotated[int, tyro.conf.arg(help="Noised scenes for the few-step adapter")] = 40_000
     warm: Annotated[bool, tyro.conf.arg(help="Go on from the base model, or the few-step adapter, in assets/base")] = (
         False
     )

@@ -38,8 +38,9 @@ FEWSTEP = "fewstep"  # the stage whose figures are a table of their own
 STATED = "statements"  # how many captions say something of each attribute
 FEW = """## In few steps
 
-`lcm/adapter.safetensors`, an LCM-LoRA with guidance 4 inside (`--start lcm:embedded`), is drawn by diffusers'
-`LCMScheduler` with `guidance_scale=1`; one call of the network a step, where guidance takes two. The same captions:
+`lcm/adapter.safetensors`, a few-step LoRA with guidance inside (`--start lcm:embedded`), is drawn by diffusers'
+`TCDScheduler` with `guidance_scale=1` and `eta=0.3`; one call of the network a step, where guidance takes two. The same
+captions:
 """
 
 
