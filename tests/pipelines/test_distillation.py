@@ -9,7 +9,15 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from studio.pipelines import backbone, distillation, draws, schedules, schedules_few, schedules_flow
+from studio.pipelines import (
+    backbone,
+    distillation,
+    distillation_own,
+    draws,
+    schedules,
+    schedules_few,
+    schedules_flow,
+)
 from studio.pipelines.adapters import lora
 from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.protocols import Backbone
@@ -280,3 +288,24 @@ def test_a_number_is_a_dropout_and_leaves_the_generators_alone() -> None:
 
     assert torch.equal(out(1), out(1))
     assert not torch.equal(out(1), out(2))
+
+
+def test_a_network_that_knows_the_picture_comes_by_noised_pictures(times: distillation.Grid) -> None:
+    """Whatever gamma is, a point is alpha x0 + sigma z with z standard normal, where every estimate of x0 is right."""
+    x0, source, asked = random(4000, *SHAPE, seed=1), draws.generator(3, draws.ALONE), list[int]()
+    own = distillation_own.places(times, 4, len(x0), source)
+
+    def oracle(rows: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        asked.append(len(rows))
+        alpha, sigma = times.level(t)
+        return straight(times, x0[rows], (x - alpha * x0[rows]) / sigma, t)[1]
+
+    x = own.walk(oracle, x0, source)
+    alpha, sigma = times.level(times.t[own.index])
+    z = (x - alpha * x0) / sigma
+    first = own.index == len(times) - 1
+    assert 0.35 < float(first.float().mean()) < 0.45
+    for part in (x[first], z[~first]):
+        assert abs(float(part.mean())) < 0.02
+        assert abs(float(part.std()) - 1) < 0.02
+    assert sum(asked) == sum(int((row != own.index).sum()) for row in own.way)

@@ -196,30 +196,6 @@ def test_own_places_are_every_step_of_every_sampler_alike() -> None:
         assert set(scheduler.timesteps.tolist()) <= set(times.t[index].tolist())
 
 
-def test_a_network_that_knows_the_picture_comes_by_noised_pictures() -> None:
-    """Whatever gamma is, a point is alpha x0 + sigma z with z standard normal, where every estimate of x0 is right."""
-    model = backbone.load("toy")
-    x0 = torch.randn(4000, 2, 4, 4, generator=torch.Generator().manual_seed(1))
-    times = distillation.grid(model, 50, x0.shape[1:])
-    source = draws.generator(3, draws.ALONE)
-    own = distillation_own.places(times, 4, len(x0), source)
-    asked = list[int]()
-
-    def oracle(rows: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        asked.append(len(rows))
-        alpha, sigma = times.level(t)
-        return (x - alpha * x0[rows]) / sigma
-
-    x = own.walk(oracle, x0, source)
-    alpha, sigma = times.level(times.t[own.index])
-    z = (x - alpha * x0) / sigma
-    first = own.index == len(times) - 1
-    for part in (z[first], z[~first]):
-        assert abs(float(part.mean())) < 0.02
-        assert abs(float(part.std()) - 1) < 0.02
-    assert sum(asked) == sum(int((own.way[step] != own.index).sum()) for step in range(len(own.way)))
-
-
 def test_its_own_points_move_with_the_student_and_bring_no_gradient_of_their_own() -> None:
     """The student's steps on the way are taken as given: the gradient is that of a jump from a fixed point."""
     model = backbone.load("toy")
