@@ -136,10 +136,10 @@ def together(wanted: Sequence[Cell], bench: Bench, lcm: bool, console: Console) 
 
 def one(cell: Cell, console: Console) -> int:
     """Train a cell, after those that it goes on from, and measure it. UsageError: its setting is still being tried."""
-    trial = cell.study.tried(cell.recipe)
-    if trial is not None and not cell.done and not winner(trial, cell):
-        names = ", ".join(f"{name}-{trial.seed}" for name in trial.runs)
-        raise UsageError(f"cell {cell.name}: its {trial.setting} comes from {names}, which must be done first")
+    for trial in () if cell.done else cell.study.tried(cell.recipe):
+        if not winner(trial, cell):
+            names = ", ".join(f"{name}-{trial.seed}" for name in trial.runs)
+            raise UsageError(f"cell {cell.name}: its {trial.setting} comes from {names}, which must be done first")
     for each in chain(cell):
         if not each.done:
             console.print(f"{each.name}: training, about {minutes(each):.1f} minutes")

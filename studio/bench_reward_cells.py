@@ -61,8 +61,9 @@ class Cell:
         if about.config:  # a config of the studio's own: the study's base says nothing about it
             held, shared = dict(layer(self.file.parent / about.config)["settings"]), {}
         settings = merge(merge(shared, held), about.settings)
-        if (trial := self.study.tried(self.recipe)) and (best := winner(trial, self)):
-            settings[trial.setting] = self.study.run[best].settings[trial.setting]
+        for trial in self.study.tried(self.recipe):
+            if best := winner(trial, self):
+                settings[trial.setting] = self.study.run[best].settings[trial.setting]
         if self.before is not None:
             settings["start"] = str(self.before.run.folder)
         flags = {

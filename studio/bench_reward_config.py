@@ -161,9 +161,9 @@ class Study(Part):
         found = dict.fromkeys(where for where, _ in self.uses())
         return list(dict.fromkeys([*(name for name in self.experiments if name in found), *found]))
 
-    def tried(self, run: str) -> Trial | None:
-        """The trial that a setting of a run comes from."""
-        return next((one for one in self.trial if run in one.of), None)
+    def tried(self, run: str) -> list[Trial]:
+        """The trials that settings of a run come from."""
+        return [one for one in self.trial if run in one.of]
 
     def runs(self, experiment: str = "") -> list[str]:
         """The runs of an experiment, or of all, each once, in order."""

@@ -23,15 +23,15 @@ def tried(study: Study, out: Path, file: Path) -> Iterator[str]:
         best = winner(trial, next(iter(cells.values())))
         told = ", ".join(f"{values[name]:g}: {found[name]:+.3g}" if name in found else f"{values[name]:g}: not yet"
                          for name in trial.runs)  # fmt: skip
-        steps = max(cell.config.settings.steps for cell in cells.values())
+        steps = " or ".join(str(n) for n in sorted({cell.config.settings.steps for cell in cells.values()}))
         had = f"**{values[best]:g}** is theirs." if best else "it is not chosen yet."
         names = " and ".join(trial.of)
         yield f"The {trial.setting} of {names} was chosen among {len(values)} values by a rule set before the runs:"
         yield f"{steps} steps each with seed {trial.seed}, which counts nowhere else; the larger gain in {trial.number}"
         yield f"wins ({told}); {had}"
         yield ""
-    for name in dict.fromkeys(trial.setting for trial in study.trial):
-        yield f"A run with no {name} of its own that no trial names has the shared {study.base.get(name, '')}."
+    for name in dict.fromkeys(trial.setting for trial in study.trial if trial.setting in study.base):
+        yield f"A run with no {name} of its own that no trial names has the shared {study.base[name]}."
         yield ""
 
 

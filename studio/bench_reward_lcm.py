@@ -50,7 +50,7 @@ WAYS = {TEACHER: Drawing(steps=25), SAME_STEPS: Drawing(steps=4), SAME_CALLS: Dr
         **{way: Drawing(sampler=name, steps=n, guidance_scale=1.0) for way, (name, n) in FEW.items()}}  # fmt: skip
 ANIMALS = 8  # of each prompt: all that are held out
 FIRST_SEED = 70000
-MINUTES = 15.5
+MINUTES = 9.0
 
 
 @dataclass(frozen=True)
