@@ -86,10 +86,12 @@ def raced(found: Sequence[Lap], bar: float) -> Verdict:
     return "does not hold" if seen.high < bar else "undecided"
 
 
-def pooled(race: Race, run: str, runs: Runs) -> Interval:
-    """What a run gained, picture by picture over all seeds, with an interval over prompts."""
-    changes = [change for known in runs.get(run, ()) for change in known.changes(race.number)]
-    return gained(changes, sign(race.better))
+def pooled(race: Race, runs: Runs) -> list[Interval]:
+    """What both runs gained, picture by picture over the seeds that they share, with intervals over prompts."""
+    return [
+        gained([change for known in side for change in known.changes(race.number)], sign(race.better))
+        for side in zip(*pairs(runs, race.run, race.against), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def racing(study: Study, race: Race, runs: Runs) -> Iterator[str]:
         yield from ("No data yet.", "")
         return
     rose = sum(one.rose for one in plain)
-    own, others = (signed(pooled(race, name, runs)) for name in (race.run, race.against))
+    own, others = map(signed, pooled(race, runs))
     yield f"- by their ends {theirs} gains {others}, {ours} {own}, with intervals over prompts;"
     yield f"  {theirs}'s gain is more than noise in {rose} of {len(plain)} seeds."
     ways = [(plain, f"to the level that {theirs} ends with")]
