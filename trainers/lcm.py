@@ -48,7 +48,7 @@ class Config(Settings):
     leap: Annotated[int, Field(ge=1, description="How many of them a teacher's step goes down")] = 1
     jump_to: Annotated[JumpTo, Field(description="Where f jumps: origin (LCM), edge (PCM) or any (TCD)")] = "origin"
     phases: Annotated[int, Field(ge=1, description="Of edge: as many as sampler steps later")] = 4
-    own_steps: Annotated[int, Field(ge=0, le=50, description="Taught where own samplers of 1 to so many steps are")] = 0
+    own_steps: Annotated[int, Field(ge=0, le=50, description="Taught on own paths of 1 to N sampler steps; 0: no")] = 0
     lead_in: Annotated[int, Field(ge=0, description="First steps, which teach what guidance says and no jumps")] = 0
     loss: Annotated[Distance, Field(description="Of each element: l2, huber (pseudo-Huber) or cauchy")] = "huber"
     huber_c: Annotated[float, Field(gt=0, description="Gaps well above it count less than their squares")] = 1e-3
