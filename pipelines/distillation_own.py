@@ -59,7 +59,12 @@ class Places:
 
 
 def asked(most: int, solver: Solver, times: Grid, batch: int, source: torch.Generator) -> Places | None:
-    """The places that are asked for; None for 0 steps. UsageError where the target is a picture that is not known."""
+    """The places that are asked for; None for 0 steps.
+
+    UsageError where the target is a picture that is not known, and for more steps than the grid has.
+    """
+    if most > len(times):
+        raise UsageError(f"own_steps = {most}: the grid has {len(times)} timesteps; give {len(times)} at most")
     if most and solver == "data":
         raise UsageError(
             f"own_steps = {most}: what the student draws on its way is no noised picture, which solver = data needs; "
@@ -71,7 +76,7 @@ def asked(most: int, solver: Solver, times: Grid, batch: int, source: torch.Gene
 def places(times: Grid, most: int, batch: int, source: torch.Generator) -> Places:
     """`batch` places: every step of every sampler of 1 to `most` steps is as likely as another.
 
-    A sampler's steps are those of LCM's schedule, the noisiest first. `most` may be as many as the grid has.
+    A sampler's steps are those of LCM's schedule, the noisiest first.
     """
     device, size = times.t.device, len(times)
     with _disable_current_modes():  # how far to walk is read from the numbers, and a plan's fake ones have none

@@ -174,6 +174,8 @@ def test_settings_that_cannot_be_are_refused() -> None:
         lcm.losses(lcm.Config(beta=1.0, free_encoders=True, **REWARD), model, adapter, drawn(model), {})
     with pytest.raises(UsageError, match="own_steps = 4: .* solver = data"):
         first(model, adapter, own_steps=4, solver="data")
+    with pytest.raises(UsageError, match="own_steps = 9: the grid has 8 timesteps"):
+        first(model, adapter, own_steps=9, grid=8)
     with pytest.raises(UsageError, match="60 phases"):
         first(model, adapter, jump_to="edge", phases=60)
     adapter.exact_off = False
