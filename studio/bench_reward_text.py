@@ -23,9 +23,10 @@ the run that sets it gained more than noise: the 95 % interval, by a bootstrap o
 prompts from the same noise lies above 0. What it cost is read at the **first checkpoint at the level or above it**, for
 the slower side on the line between two checkpoints, and is never less than one update. A ratio stands as geometric mean
 over seeds, in brackets the 95 % interval of a bootstrap over seeds, widened for their small number
-(`studio/evaluation/bootstrap.py`). A bar **holds** where the interval lies above it, does not hold where it lies below,
-and is undecided otherwise. The level that the other run **ends with** was chosen before
-any run. The **best level of any look** at it, which luck raises and so makes the other's case stronger, was added when
+(`studio/evaluation/bootstrap.py`). A bar **holds** where the interval lies above it and
+every seed has a level and reaches it, does not hold where the interval lies below, and is undecided otherwise. The
+level that the other run **ends with** was chosen before any run. The **best level of any look** at it, which luck
+raises and so makes the other's case stronger, was added when
 seed 0 was known: DDPO does not end where it was best, on one of both rewards it ends below its start.
 """
 
@@ -120,7 +121,8 @@ def cheating(hack: Hack, runs: Runs) -> Iterator[str]:
 
 def beside(before: Before, runs: Runs) -> Iterator[str]:
     """A run beside what it went on from."""
-    yield from (f"**{before.name}**: {kept(before, runs)}.", "")
+    means = "" if not runs.get(before.run) else ", by the means over seeds; the intervals say how sure that is"
+    yield from (f"**{before.name}**: {kept(before, runs)}{means}.", "")
     if not runs.get(before.run):
         return
     yield from ("| number | before | after | change | |", "|---|--:|--:|--:|---|")

@@ -63,7 +63,7 @@ def alike(race: Race, runs: Runs, ours: str, theirs: str) -> Iterator[str]:
         )
         where = fmean(one.where for one in found)
         yield f"- at equal {unit} ({where:.0f} {word}): {ours} has gained {won}, {theirs} {lost};"
-        yield f"  {ours} is better by {ahead}."
+        yield f"  {ours} is better by {ahead} in the number itself, whose starts may differ."
 
 
 def row(race: Race, one: Lap) -> str:
