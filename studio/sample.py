@@ -228,6 +228,7 @@ def sample(
         loaded = models(column.model)
         sampling.by_name(loaded, column.drawing.sampler)
         said += [*column.doubts(manner, bool(hears(loaded))), *column.blanks([*prompts, manner.negative])]
+    said += [f"not all columns are drawn alike: {apart}"] if (apart := together(asked).get("drawn")) else []
     for doubt in dict.fromkeys(said):
         report(doubt)
     drawn: dict[str, list[Image.Image]] = {}

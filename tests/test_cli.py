@@ -281,6 +281,8 @@ def test_python_m_studio_is_the_command(studio_cli: Cli):
             "--precision = 'fp17': should be one of 'auto', 'no', 'fp16', 'bf16'; see",
         ),
         ("train dreambooth a b", "these words have no place here: a, b; see studio train --help"),
+        ("sample a --steps 1 2 8", "these words have no place here: 2, 8; --steps takes one value; see studio sample"),
+        ("train dreambooth --steps=4 a", "these words have no place here: a; see studio train --help"),
     ],
 )
 def test_mistakes_are_in_plain_words(

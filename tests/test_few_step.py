@@ -222,7 +222,7 @@ def test_a_file_is_drawn_as_its_header_says_unless_told_otherwise(capfd: pytest.
     assert not np.array_equal(told, found)
 
 
-def test_each_column_is_drawn_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch):
+def test_each_column_is_drawn_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     few, plain = saved(Path("few.safetensors"), FEW), pictures.grid
     shown: dict[str, Any] = {}
 
@@ -234,6 +234,8 @@ def test_each_column_is_drawn_as_it_wants_to_be(monkeypatch: pytest.MonkeyPatch)
     _, about = sample(str(few), "base", prompt="a red cat")
     assert about["drawn"] == "few: lcm, 4 steps, guidance 1; base: auto, 25 steps, guidance 5"
     assert "sampler" not in about
+    said = "studio: not all columns are drawn alike: "
+    assert capsys.readouterr().err == f"{said}{about['drawn']}\n"
     columns = dict(shown)
     for label, source in (("few", str(few)), ("base", "base")):
         alone, _ = sample(source, prompt="a red cat")

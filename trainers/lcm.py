@@ -41,17 +41,17 @@ class Config(Settings):
     # no judge of subjects can tell which checkpoint draws best in few steps
     choice: Annotated[Choice, Field(description="How the best checkpoint is found")] = Choice(score="never")
     # the published 5 to 15 is for networks that are told w: weights that are not would learn the mean
-    w_min: Annotated[float, Field(ge=0, le=100, description="Least w of the teacher: guidance scale minus 1")] = 6.5
-    w_max: Annotated[float, Field(ge=0, le=100, description="Most w of the teacher: guidance scale minus 1")] = 6.5
+    w_min: Annotated[float, Field(ge=0, le=100, description="Least teacher guidance scale, less 1")] = 6.5
+    w_max: Annotated[float, Field(ge=0, le=100, description="Most teacher guidance scale, less 1")] = 6.5
     solver: Annotated[Solver, Field(description="From t to t': the teacher, guided or plain, or the data")] = "guided"
     grid: Annotated[int, Field(ge=1, description="Timesteps that are taught; few-step samplers expect 50")] = 50
     leap: Annotated[int, Field(ge=1, description="How many of them a teacher's step goes down")] = 1
     jump_to: Annotated[JumpTo, Field(description="Where f jumps: origin (LCM), edge (PCM) or any (TCD)")] = "origin"
-    phases: Annotated[int, Field(ge=1, description="Of edge: as many as sampler steps later")] = 4
+    phases: Annotated[int, Field(ge=1, description="edge: parts of the path, one a sampler step later")] = 4
     own_steps: Annotated[int, Field(ge=0, le=50, description="Taught on own paths of 1 to N sampler steps; 0: no")] = 0
-    lead_in: Annotated[int, Field(ge=0, description="First steps, which teach what guidance says and no jumps")] = 0
-    loss: Annotated[Distance, Field(description="Of each element: l2, huber (pseudo-Huber) or cauchy")] = "huber"
-    huber_c: Annotated[float, Field(gt=0, description="Gaps well above it count less than their squares")] = 1e-3
+    lead_in: Annotated[int, Field(ge=0, description="First optimizer steps that teach guidance alone")] = 0
+    loss: Annotated[Distance, Field(description="Distance to the target: l2, huber (pseudo-) or cauchy")] = "huber"
+    huber_c: Annotated[float, Field(gt=0, description="huber, cauchy: gaps above it weigh less than l2")] = 1e-3
     reward: Annotated[rewards.Rewards, Field(description="What is rewarded beside, with beta")] = rewards.Rewards()
     beta: Annotated[float, Field(ge=0, description="Weight of the reward; 0: plain distillation")] = 0.0
 

@@ -14,16 +14,14 @@ from studio.pipelines.errors import UsageError
 
 T = TypeVar("T")
 RULE = re.compile(r"[-─]+")
-OURS = tuple(  # tyro's sentences, and those of the types it calls
-    (re.compile(pattern), ours)
-    for pattern, ours in {
-        r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 = \2: should be a whole number",
-        r"Error parsing (\S+): could not convert string to float: (.*)": r"\1 = \2: should be a number",
-        r"Missing value for argument '(.*?)'\. Expected 1 values\.": r"\1 needs a value",
-        r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)\.": r"\2 = '\1': should be one of \3",
-        r"Unrecognized options: ": "these words have no place here: ",
-    }.items()
-)
+STRAY = "these words have no place here: "
+OURS = {  # tyro's sentences, and those of the types it calls
+    r"Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 = \2: should be a whole number",
+    r"Error parsing (\S+): could not convert string to float: (.*)": r"\1 = \2: should be a number",
+    r"Missing value for argument '(.*?)'\. Expected 1 values\.": r"\1 needs a value",
+    r"invalid choice '(.*?)' for argument '(.*?)'\. Expected one of \((.*)\)\.": r"\2 = '\1': should be one of \3",
+    r"Unrecognized options: ": STRAY,
+}
 
 
 def parse(form: type[T], args: Sequence[str], command: str, known: Sequence[str] = (), **how: Any) -> T:
@@ -43,7 +41,17 @@ def parse(form: type[T], args: Sequence[str], command: str, known: Sequence[str]
         if not end.code:
             raise
         reason = next((cause for cause in causes(end) if isinstance(cause, ValueError)), None)
-        raise UsageError(f"{unboxed(words.getvalue())}; see studio {command} --help") from reason
+        said = unboxed(words.getvalue())
+        raise UsageError(f"{said}{crowded(args, said)}; see studio {command} --help") from reason
+
+
+def crowded(args: Sequence[str], said: str) -> str:
+    """Where a word too many follows a flag's one value, that it takes only one."""
+    stray = said.removeprefix(STRAY).split(", ") if said.startswith(STRAY) else []
+    for flag, value, extra in zip(args, args[1:], args[2:], strict=False):
+        if flag.startswith("--") and "=" not in flag and value not in stray and extra in stray:
+            return f"; {flag} takes one value"
+    return ""
 
 
 def check_names(args: Sequence[str], known: Sequence[str], command: str) -> None:
@@ -75,6 +83,6 @@ def unboxed(text: str) -> str:
     ends = ("Argument helptext", "For full helptext", "Are you sure", "Perhaps you meant")
     last = next((number for number, line in enumerate(said) if line.startswith(ends)), len(said))
     sentence = " ".join(said[:last])
-    for pattern, ours in OURS:
-        sentence = pattern.sub(ours, sentence)
+    for pattern, ours in OURS.items():
+        sentence = re.sub(pattern, ours, sentence)
     return sentence or "wrong usage"
