@@ -72,15 +72,16 @@ def record(work: Path, stage: str, numbers: dict[str, float], **about: Any) -> N
 
 
 def table(known: dict[str, Any]) -> list[str]:
-    """Markdown rows of every measured figure, with its bar where there is one."""
-    rows = ["| stage | figure | reached | bar (CPU / GPU) |", "|---|---|--:|--:|"]
+    """Markdown rows of every measured figure, with its bar where there is one, and whether it is kept."""
+    rows = ["| stage | figure | reached | bar (CPU / GPU) | kept |", "|---|---|--:|--:|---|"]
     for stage, entry in known.items():
         for name, value in entry["numbers"].items() if stage != FEWSTEP else ():
             bar = BARS.get(name)
             share = value <= 1
             shown = f"{value:.1%}" if share else f"{value:.2f}"
             wanted = " / ".join(f"{b:.0%}" if share else f"{b:g}" for b in bar) if bar else ""
-            rows.append(f"| {stage} | {name} | {shown} | {wanted} |")
+            kept = " / ".join("yes" if value >= b else "**no**" for b in bar) if bar else ""
+            rows.append(f"| {stage} | {name} | {shown} | {wanted} | {kept} |")
     return rows
 
 
