@@ -159,8 +159,9 @@ def lines(out: Path) -> Iterator[str]:
     yield "**The embedded few-step adapter** (`lcm:embedded`) beside the model's own 25 DDIM steps at guidance 4, and"
     yield "beside the model without the adapter in as many steps and in as many calls of the network. It is drawn as"
     yield f"its file says, by {SAMPLER.upper()}'s sampler, but where the table says otherwise: share of what"
-    yield f"{len(prompts())} prompts state that the attribute classifier sees, noise seeds {seeds}. Intervals by a"
-    yield "bootstrap over prompts; differences are picture by picture, from the same noise."
+    yield f"{len(prompts())} prompts about {ANIMALS} animals state that the attribute classifier sees, noise seeds"
+    yield f"{seeds}. Intervals by a bootstrap over prompts; differences are picture by picture, from the same noise."
+    yield "`assets/base/README.md` has those of captions about all that the model knows: others, most in one step."
     yield from ("", "| drawn with | calls | accuracy | less the teacher | seconds a picture |", "|---|--:|--:|--:|--:|")
     for way, how in WAYS.items():
         rows = [one for one in found if one.way == way]

@@ -18,7 +18,7 @@ HOW = """\
 Every number but the cost is of pictures of **held-out prompts** with fixed seeds that no run has trained on, drawn from
 each run's checkpoints afterwards; nothing is read off training batches. Cost: reward queries are pictures that were
 scored in training; seconds are those of one core in training steps by the run's own events (loading, previews,
-measuring and waiting for a core that others use do not count; two runs share the machine). A level counts only where
+measuring and waiting for a core that others use do not count; other runs share the machine). A level counts only where
 the run that sets it gained more than noise: the 95 % interval, by a bootstrap over prompts, of the change of the same
 prompts from the same noise lies above 0. What it cost is read at the **first checkpoint at the level or above it**, for
 the slower side on the line between two checkpoints, and is never less than one update. A ratio stands as geometric mean
@@ -26,8 +26,7 @@ over seeds, in brackets the 95 % interval of a bootstrap over seeds, widened for
 (`studio/evaluation/bootstrap.py`). A bar **holds** where the interval lies above it and
 every seed has a level and reaches it, does not hold where the interval lies below, and is undecided otherwise. The
 level that the other run **ends with** was chosen before any run. The **best level of any look** at it, which luck
-raises and so makes the other's case stronger, was added when
-seed 0 was known: DDPO does not end where it was best, on one of both rewards it ends below its start.
+raises and so makes the other's case stronger, was added when seed 0 was known: DDPO does not end where it was best.
 """
 
 
@@ -73,14 +72,15 @@ def sweeping(study: Study, sweep: Sweep, runs: Runs) -> Iterator[str]:
     if not any(runs.get(name) for name in sweep.runs):
         yield from ("No data yet.", "")
         return
-    yield f"| run | at its end | least diversity, share of the start's | below {sweep.collapse:g} of it at step |"
+    left = f"least diversity, share of the start's | below {sweep.collapse:g} of it at step"
+    yield f"| run | {sweep.number} at its end | {left} |"
     yield "|---|--:|--:|---|"
     for name in sweep.runs:
         found = swept(sweep, name, runs)
         seeds = [one.seed for one in found]
         gone = ", ".join("never" if one.gone is None else str(one.gone) for one in found)
-        ended, left = (mean(values, seeds) for values in ([one.value for one in found], [one.left for one in found]))
-        yield f"| {study.run[name].about} | {interval(ended)} | {interval(left)} | {gone} |"
+        ended, least = (mean(values, seeds) for values in ([one.value for one in found], [one.left for one in found]))
+        yield f"| {study.run[name].about} | {interval(ended)} | {interval(least)} | {gone} |"
     ahead = first(sweep, runs) if all(runs.get(name) for name in sweep.runs) else ""
     said = (
         f"first to lose it, in every seed: {study.run[ahead].about}" if ahead else "none loses it first in every seed"

@@ -76,14 +76,14 @@ def row(race: Race, one: Lap) -> str:
 
 
 def ratio(found: Sequence[Lap]) -> str:
-    """`23.1 [18.0, 29.6] times, 3 of 3 seeds`."""
+    """`23.1 [18.0, 29.6] times, 3 of 3 seeds reach it`; seeds without a level are counted apart."""
     rows = [one for one in found if one.rose]
     there, already = sum(one.reached for one in rows), sum(one.already for one in rows)
     seen = times([one.ratio for one in rows], [one.seed for one in rows])
     said = f"{seen.value:.3g}{ends(seen)} times" if seen.n else "no ratio"
-    parts = [said, f"{there} of {len(found)} seeds reach it"]
+    parts = [said, f"{there} of {len(rows)} seeds reach it"]
     parts += [f"{already} are there from the start, which counts as one update"] if already else []
-    parts += [f"in {len(found) - len(rows)} there was no gain to reach"] if len(rows) < len(found) else []
+    parts += [f"in {len(found) - len(rows)} more there was no gain to reach"] if len(rows) < len(found) else []
     return ", ".join(parts)
 
 
