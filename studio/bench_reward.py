@@ -21,7 +21,7 @@ from rich.table import Table
 from studio import bench_reward_config, bench_reward_fair, bench_reward_findings, bench_reward_lcm, bench_reward_measure
 from studio import bench_reward_plot as plot
 from studio import bench_reward_text as text
-from studio.bench_reward_cells import Cell, cells, chain, find, minutes, trials, winner
+from studio.bench_reward_cells import Cell, cells, chain, find, minutes, trials, tries, winner
 from studio.bench_reward_config import Study
 from studio.compare_local import Local
 from studio.compare_workers import Outcome, Task
@@ -137,9 +137,10 @@ def together(wanted: Sequence[Cell], bench: Bench, lcm: bool, console: Console) 
 def one(cell: Cell, console: Console) -> int:
     """Train a cell, after those that it goes on from, and measure it. UsageError: its setting is still being tried."""
     for trial in () if cell.done else cell.study.tried(cell.recipe):
-        if not winner(trial, cell):
-            names = ", ".join(f"{name}-{trial.seed}" for name in trial.runs)
-            raise UsageError(f"cell {cell.name}: its {trial.setting} comes from {names}, which must be done first")
+        place = (cell.study, cell.out, cell.file)
+        if not winner(trial, *place):
+            names, wanted = ", ".join(each.name for each in tries(trial, *place)), " and ".join(trial.settings)
+            raise UsageError(f"cell {cell.name}: its {wanted} must come from {names}, which are not all done")
     for each in chain(cell):
         if not each.done:
             console.print(f"{each.name}: training, about {minutes(each):.1f} minutes")

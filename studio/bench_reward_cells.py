@@ -62,8 +62,8 @@ class Cell:
             held, shared = dict(layer(self.file.parent / about.config)["settings"]), {}
         settings = merge(merge(shared, held), about.settings)
         for trial in self.study.tried(self.recipe):
-            if best := winner(trial, self):
-                settings[trial.setting] = self.study.run[best].settings[trial.setting]
+            if best := winner(trial, self.study, self.out, self.file):
+                settings |= {name: self.study.run[best].settings[name] for name in trial.settings}
         if self.before is not None:
             settings["start"] = str(self.before.run.folder)
         flags = {
@@ -83,27 +83,32 @@ def cells(study: Study, names: Sequence[str], seeds: Sequence[int], out: Path, f
 
 
 def trials(study: Study, names: Sequence[str], out: Path, file: Path) -> list[Cell]:
-    """The cells that recipes have a setting from, each once."""
+    """The cells that recipes have settings from, each once."""
     asked = [one for one in study.trial if set(one.of) & set(names)]
-    return [Cell(study, name, one.seed, out, file) for one in asked for name in one.runs]
+    return list({cell.name: cell for one in asked for cell in tries(one, study, out, file)}.values())
 
 
-def gains(trial: Trial, cell: Cell) -> dict[str, float]:
-    """By how much the number got better in each run of a trial that is measured, picture by picture."""
-    found = {}
-    for name in trial.runs:
-        one = Cell(cell.study, name, trial.seed, cell.out, cell.file)
-        steps = one.about.draw.steps
-        sheet = Sheet.read(one.run)
+def tries(trial: Trial, study: Study, out: Path, file: Path) -> list[Cell]:
+    """The cells of a trial, seed by seed."""
+    return [Cell(study, name, seed, out, file) for seed in trial.seeds for name in trial.runs]
+
+
+def gains(trial: Trial, study: Study, out: Path, file: Path) -> dict[str, float]:
+    """By how much the number got better in each run of a trial that is measured with every seed, picture by picture."""
+    found: dict[str, list[list[tuple[int, float]]]] = {}
+    for one in tries(trial, study, out, file):
+        steps, sheet = one.about.draw.steps, Sheet.read(one.run)
         last = max(sheet.steps(steps), default=0)
         if one.done and last and (changes := sheet.changes(trial.number, last, steps)):
-            found[name] = gain(changes, 1.0 if trial.better == "higher" else -1.0).value
-    return found
+            found.setdefault(one.recipe, []).append(changes)
+    way = 1.0 if trial.better == "higher" else -1.0
+    whole = {name: each for name, each in found.items() if len(each) == len(trial.seeds)}
+    return {name: gain([row for changes in each for row in changes], way).value for name, each in whole.items()}
 
 
-def winner(trial: Trial, cell: Cell) -> str:
+def winner(trial: Trial, study: Study, out: Path, file: Path) -> str:
     """The run of a trial that gained most; "" until all are measured."""
-    found = gains(trial, cell)
+    found = gains(trial, study, out, file)
     return max(found, key=lambda name: found[name]) if len(found) == len(trial.runs) else ""
 
 

@@ -63,6 +63,7 @@ class Race(Part):
     better: Annotated[Better, Field(description="Which way is good")] = "higher"
     unit: Annotated[Literal["queries", "seconds"], Field(description="What is counted to the level")] = "queries"
     bar: Annotated[float, Field(gt=0, description="How many times less it should be")] = 10.0
+    beside: Annotated[tuple[str, ...], Field(description="What else is shown of both at that level")] = ()
 
 
 class Sweep(Part):
@@ -91,14 +92,14 @@ class Hack(Part):
 
 
 class Trial(Part):
-    """Values of one setting, each tried with a seed that does not count; the better one is that of other runs."""
+    """Values of settings, each tried with seeds that do not count; the best ones are those of other runs."""
 
-    setting: Annotated[str, Field(description="Which, of the trainer's settings")] = "lr"
-    runs: Annotated[tuple[str, ...], Field(min_length=2, description="Runs that have a value of it each")]
-    seed: Annotated[int, Field(ge=0, description="Of the trials; no seed of the study")]
+    settings: Annotated[tuple[str, ...], Field(min_length=1, description="Which, of the trainer's settings")] = ("lr",)
+    runs: Annotated[tuple[str, ...], Field(min_length=2, description="Runs that have values of them each")]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1, description="Of the trials; no seeds of the study")]
     number: Annotated[str, Field(description="What is to gain most at their ends")]
     better: Annotated[Better, Field(description="Which way is good")] = "higher"
-    of: Annotated[tuple[str, ...], Field(min_length=1, description="The runs that have the value then")]
+    of: Annotated[tuple[str, ...], Field(min_length=1, description="The runs that have the values then")]
 
 
 class Before(Part):
@@ -140,10 +141,12 @@ class Study(Part):
             if name not in self.run:
                 raise ValueError(f"{where}: there is no run '{name}'{registry.nearest(name, self.run)}")
         for one in self.trial:
-            if one.seed in {*self.seeds, *(seed for each in self.run.values() for seed in each.more_seeds)}:
-                raise ValueError(f"trial.seed: {one.seed} is one of the seeds that count; take another")
-            if lacking := next((name for name in one.runs if one.setting not in self.run[name].settings), ""):
-                raise ValueError(f"trial: the run '{lacking}' has no {one.setting} of its own")
+            counted = {*self.seeds, *(seed for each in self.run.values() for seed in each.more_seeds)}
+            if both := counted & set(one.seeds):
+                raise ValueError(f"trial.seeds: {min(both)} is one of the seeds that count; take another")
+            for setting in one.settings:
+                if lacking := next((name for name in one.runs if setting not in self.run[name].settings), ""):
+                    raise ValueError(f"trial: the run '{lacking}' has no {setting} of its own")
         return self
 
     def uses(self) -> list[tuple[str, tuple[str, ...]]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from studio.bench_reward_cells import Cell, gains, winner
+from studio.bench_reward_cells import gains, tries, winner
 from studio.bench_reward_config import Study
 
 GPU = "reward_gpu.md"
@@ -15,24 +16,30 @@ NO_GPU = (
 
 
 def tried(study: Study, out: Path, file: Path) -> Iterator[str]:
-    """What was tried for which setting of which runs, and which value they have."""
+    """What was tried for which settings of which runs, and which values they have."""
     for trial in study.trial:
-        cells = {name: Cell(study, name, trial.seed, out, file) for name in trial.runs}
-        values = {name: study.run[name].settings[trial.setting] for name in trial.runs}
-        found = gains(trial, next(iter(cells.values())))
-        best = winner(trial, next(iter(cells.values())))
-        told = ", ".join(f"{values[name]:g}: {found[name]:+.3g}" if name in found else f"{values[name]:g}: not yet"
-                         for name in trial.runs)  # fmt: skip
-        steps = " or ".join(str(n) for n in sorted({cell.config.settings.steps for cell in cells.values()}))
-        had = f"**{values[best]:g}** is theirs." if best else "it is not chosen yet."
-        names = " and ".join(trial.of)
-        yield f"The {trial.setting} of {names} was chosen among {len(values)} values by a rule set before the runs:"
-        yield f"{steps} steps each with seed {trial.seed}, which counts nowhere else; the larger gain in {trial.number}"
-        yield f"wins ({told}); {had}"
+        place = (study, out, file)
+        found, best = gains(trial, *place), winner(trial, *place)
+        values = {name: value({key: study.run[name].settings[key] for key in trial.settings}) for name in trial.runs}
+        told = (f"{said}: {f'{found[name]:+.3g}' if name in found else 'not yet'}" for name, said in values.items())
+        steps = " or ".join(map(str, sorted({cell.config.settings.steps for cell in tries(trial, *place)})))
+        alone, seeds = len(trial.seeds) == 1, ", ".join(map(str, trial.seeds))
+        seeds = f"seed {seeds}, which counts nowhere else" if alone else f"seeds {seeds}, which count nowhere else"
+        yield f"Chosen for {' and '.join(trial.of)} by a rule set before the runs:"
+        yield f"{steps} steps each with {seeds}; the largest gain in {trial.number}"
+        yield f"wins ({'; '.join(told)}): {f'**{values[best]}**' if best else 'it is not chosen yet'}."
         yield ""
-    for name in dict.fromkeys(trial.setting for trial in study.trial if trial.setting in study.base):
+    names = (name for trial in study.trial for name in trial.settings if name in study.base)
+    for name in dict.fromkeys(names):
         yield f"A run with no {name} of its own that no trial names has the shared {study.base[name]}."
         yield ""
+
+
+def value(of: Any) -> str:
+    """Settings and their values; of a table, what stands in it."""
+    if isinstance(of, Mapping):
+        return ", ".join(f"{key} {value(each)}" for key, each in of.items())
+    return f"{of:g}" if isinstance(of, float) else str(of).lower()
 
 
 def gpu(pages: Path) -> Iterator[str]:

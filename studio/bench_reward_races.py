@@ -95,6 +95,29 @@ def pooled(race: Race, runs: Runs) -> list[Interval]:
 
 
 @dataclass(frozen=True)
+class Side:
+    """A number that is not raced for, of both runs of a seed: untrained, and where they are at the level that the other
+    ends with.
+    """
+
+    seed: int
+    mine: tuple[float, float]
+    theirs: tuple[float, float]
+
+
+def beside(race: Race, number: str, runs: Runs) -> list[Side]:
+    """Every seed that has a level and comes to it."""
+    found = []
+    for one, other in pairs(runs, race.run, race.against):
+        seen, at = lap(race, one, other, "end"), one.curve.values(race.number, sign(race.better))
+        if seen.rose and seen.reached:
+            first = next(place for place, value in enumerate(at) if value >= seen.wanted)
+            mine, theirs = one.curve.values(number), other.curve.values(number)
+            found.append(Side(one.seed, (mine[0], mine[first]), (theirs[0], theirs[-1])))
+    return found
+
+
+@dataclass(frozen=True)
 class Equal:
     """One seed of both runs when they have cost the same. where: as much; ours, theirs: gain over the own start; ahead:
     how much better the run's number is than the other's.

@@ -8,7 +8,7 @@ from statistics import fmean
 from studio.bench_reward_config import Race, Study
 from studio.bench_reward_curves import mean, times
 from studio.bench_reward_findings import Known, Runs, pairs, sign
-from studio.bench_reward_races import Lap, equal, laps, pooled, raced
+from studio.bench_reward_races import Lap, beside, equal, laps, pooled, raced
 from studio.bench_reward_said import ends, interval, signed
 
 UNITS = {"queries": "reward queries", "seconds": "s of training"}
@@ -34,6 +34,7 @@ def racing(study: Study, race: Race, runs: Runs) -> Iterator[str]:
     for found, words in ways:
         yield from verdict(race, found, words, theirs)
     yield from alike(race, runs, ours, theirs)
+    yield from besides(race, runs, ours, theirs)
     yield from drawing(race, runs)
     columns = f"{race.unit}, {theirs} | {race.unit}, {ours}"
     yield from ("", f"| seed | {theirs} starts at | gain | level | {columns} |", "|---|--:|--:|--:|--:|--:|")
@@ -64,6 +65,20 @@ def alike(race: Race, runs: Runs, ours: str, theirs: str) -> Iterator[str]:
         where = fmean(one.where for one in found)
         yield f"- at equal {unit} ({where:.0f} {word}): {ours} has gained {won}, {theirs} {lost};"
         yield f"  {ours} is better by {ahead} in the number itself, whose starts may differ."
+
+
+def besides(race: Race, runs: Runs, ours: str, theirs: str) -> Iterator[str]:
+    """What the level was come to with: numbers that nobody raced for."""
+    for number in race.beside:
+        if not (found := beside(race, number, runs)):
+            continue
+        seeds = [one.seed for one in found]
+        mine, others = (
+            f"{interval(mean([last for _, last in rows], seeds))} ({fmean(first for first, _ in rows):.3g} untrained)"
+            for rows in ([one.mine for one in found], [one.theirs for one in found])
+        )
+        yield f"- {number} at the level that {theirs} ends with: {ours} {mine},"
+        yield f"  {theirs} {others}."
 
 
 def row(race: Race, one: Lap) -> str:

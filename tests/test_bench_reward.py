@@ -18,7 +18,7 @@ from studio.bench_reward_cells import Cell, cells, minutes, trials
 from studio.bench_reward_config import Before, Race, Recipe, Study, Sweep
 from studio.bench_reward_curves import Curve, Point, asked, at, clock, curve, looked, reach, times
 from studio.bench_reward_findings import Known, first, kept, swept
-from studio.bench_reward_races import equal, laps, raced
+from studio.bench_reward_races import Side, beside, equal, laps, raced
 from studio.bench_reward_sheet import FILE, Row, Sheet
 from studio.events import Event
 from studio.methods_page import NOTES
@@ -180,6 +180,25 @@ def test_what_is_not_reached_does_not_hold_and_is_never_dropped() -> None:
     assert "not in" in race_text.row(RACE, found[0])
 
 
+def test_what_the_level_was_come_to_with_is_read_where_each_is_there() -> None:
+    """The run at its first checkpoint there, the other at its end; a seed that does not come there is left out."""
+    ours = [known(0, [0, 1, 2, 3]), known(1, [0, 1, 1, 1])]
+    ours = [replace(one, curve=with_numbers(one.curve, [0.9, 0.8, 0.7, 0.6])) for one in ours]
+    theirs = [replace(known(s, [0, 2]), curve=with_numbers(known(s, [0, 2]).curve, [0.5, 0.4])) for s in (0, 1)]
+    runs = {"ours": ours, "theirs": theirs}
+    assert beside(RACE, "kept", runs) == [Side(0, (0.9, 0.7), (0.5, 0.4))]
+    race = RACE.model_copy(update={"beside": ("kept", "elsewhere")})
+    first, second, *_ = race_text.besides(race, runs, "AlignProp", "DDPO")
+    assert first == "- kept at the level that DDPO ends with: AlignProp 0.7 (0.9 untrained),"
+    assert second == "  DDPO 0.4 (0.5 untrained)."
+
+
+def with_numbers(curve: Curve, values: Sequence[float]) -> Curve:
+    """The curve with a number `kept` besides."""
+    both = zip(curve.points, values, strict=True)
+    return Curve(tuple(replace(point, numbers={**point.numbers, "kept": value}) for point, value in both))
+
+
 def test_a_run_that_gained_nothing_sets_no_level() -> None:
     runs = {"ours": [known(s, [0, 1], 1) for s in range(3)], "theirs": [known(s, [0, -1], 90) for s in range(3)]}
     assert raced(laps(RACE, runs), 10) == "nothing gained to reach"
@@ -264,7 +283,7 @@ def test_the_shipped_study_is_of_runs_that_can_be() -> None:
     assert {cell.config.trainer for cell in made} == {"alignprop", "ddpo", "rlcm"}
     assert all(cell.config.settings.save_every for cell in made)
     tried = trials(study, study.runs(), Path("build"), CONFIG)
-    assert {cell.config.settings.lr for cell in tried} == {3e-4, 1e-3, 3e-3}
+    assert {cell.config.settings.lr for cell in tried} == {3e-4, 1e-3, 3e-3, 0.3}
     total = sum(map(minutes, [*tried, *made])) + bench_reward_lcm.MINUTES
     assert 120 < total < 400  # about three hours of two cores
     personal = next(cell for cell in made if cell.recipe == "personal")
@@ -281,8 +300,8 @@ def test_a_run_may_have_seeds_of_its_own_besides_the_studys() -> None:
     assert any(study.run[name].more_seeds for name in seeds)
     assert [cell.seed for cell in made] == sorted(cell.seed for cell in made)
     assert {cell.seed for cell in cells(study, study.runs(), [1], Path("build"), CONFIG)} == {1}
-    counted = study.model_copy(update={"trial": (study.trial[0].model_copy(update={"seed": 4}),)})
-    with pytest.raises(ValueError, match=r"trial.seed: 4 is one of the seeds that count"):
+    counted = study.model_copy(update={"trial": (study.trial[0].model_copy(update={"seeds": (99, 4)}),)})
+    with pytest.raises(ValueError, match=r"trial.seeds: 4 is one of the seeds that count"):
         counted.known()
 
 
@@ -307,7 +326,8 @@ def test_runs_that_are_compared_share_what_they_should() -> None:
         assert ours.lr == theirs.lr
         if race.experiment == "queries":
             assert study.run[race.run].draw == study.run[race.against].draw
-            for name in ("sampler_steps", "guidance_scale", "eta", "adapter"):
+            tried = {name for trial in study.tried(race.run) for name in trial.settings}
+            for name in {"sampler_steps", "guidance_scale", "eta", "adapter"} - tried:
                 assert getattr(ours, name) == getattr(theirs, name), name
 
 

@@ -8,14 +8,15 @@ import pytest
 from rich.console import Console
 
 from studio import bench_reward, bench_reward_config, bench_reward_fair
-from studio.bench_reward_cells import Cell, trials, winner
+from studio.bench_reward_cells import Cell, trials, tries, winner
+from studio.bench_reward_config import Study
 from studio.bench_reward_sheet import Row, Sheet
 from studio.pipelines.errors import UsageError
 
 CONFIG = Path(__file__).parents[1] / "assets" / "configs" / "reward.toml"
 
 
-def measured(cell: Cell, gains: list[float], monkeypatch: pytest.MonkeyPatch, number: str = "jpeg-size") -> None:
+def measured(cell: Cell, gains: list[float], monkeypatch: pytest.MonkeyPatch, number: str) -> None:
     """A cell as if it had been trained and measured."""
     monkeypatch.setattr(Cell, "done", property(lambda self: self.run.folder.exists()))
     steps = cell.about.draw.steps
@@ -23,42 +24,59 @@ def measured(cell: Cell, gains: list[float], monkeypatch: pytest.MonkeyPatch, nu
         Row(step, steps, "", {number: 0.0}, 0.1, 4, {number: [[5.0 - step / 20 * gain] for gain in gains]})
         for step in (0, 20)
     ]
-    cell.run.folder.mkdir(parents=True)
+    cell.run.folder.mkdir(parents=True, exist_ok=True)
     Sheet(rows).write(cell.run)
+
+
+def chosen(study: Study, number: int, out: Path) -> str:
+    """The winner of a trial of the study."""
+    return winner(study.trial[number], study, out, CONFIG)
 
 
 def test_the_larger_gain_wins_and_nobody_is_trained_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = bench_reward_config.read(CONFIG)
-    low, high = trials(study, ["ddpo-colour", "rlcm-size"], tmp_path, CONFIG)
-    counted = Cell(study, "ddpo-colour", 0, tmp_path, CONFIG)
-    with pytest.raises(UsageError, match="must be done first"):
-        bench_reward.one(counted, Console(quiet=True))
-    measured(low, [0.1, 0.3], monkeypatch)
-    assert winner(study.trial[0], counted) == ""
+    low, high = trials(study, ["rlcm-colour", "ddpo-size"], tmp_path, CONFIG)
+    number = study.trial[1].number
+    with pytest.raises(UsageError, match="its lr must come from rlcm-try-low-99, rlcm-try-high-99, which are not all"):
+        bench_reward.one(Cell(study, "rlcm-colour", 0, tmp_path, CONFIG), Console(quiet=True))
+    measured(low, [0.2, 0.4], monkeypatch, number)  # higher is better, and rows fall by the gain
+    assert chosen(study, 1, tmp_path) == ""
     assert "not yet" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
-    measured(high, [0.2, 0.4], monkeypatch)
-    assert winner(study.trial[0], counted) == "ddpo-try-high"
-    again = Cell(study, "ddpo-colour", 0, tmp_path, CONFIG)
-    assert again.config.settings.lr == 3e-3
+    measured(high, [0.1, 0.3], monkeypatch, number)
+    assert chosen(study, 1, tmp_path) == "rlcm-try-high"
+    assert Cell(study, "rlcm-colour", 0, tmp_path, CONFIG).config.settings.lr == 1e-3
+    measured(low, [0.0, 0.2], monkeypatch, number)
+    assert Cell(study, "rlcm-colour", 0, tmp_path, CONFIG).config.settings.lr == 3e-4
     assert Cell(study, "alignprop-size", 0, tmp_path, CONFIG).config.settings.lr == 1e-3
-    assert "**0.003** is theirs" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
+    assert "**lr 0.0003**" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
 
 
-def test_a_run_may_have_two_settings_by_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study, name = bench_reward_config.read(CONFIG), "alignprop-colour-small"
-    rates, batches = study.tried(name)
-    assert (rates.setting, batches.setting) == ("lr", "batch")
-    for trial in (rates, batches):
-        with pytest.raises(UsageError, match=f"its {trial.setting} comes from .* must be done first"):
-            bench_reward.one(Cell(study, name, 0, tmp_path, CONFIG), Console(quiet=True))
-        for run, gain in zip(trial.runs, (0.1, -0.3), strict=True):  # higher is better, and rows fall by the gain
-            measured(Cell(study, run, trial.seed, tmp_path, CONFIG), [gain] * 2, monkeypatch, trial.number)
+def test_a_run_may_have_several_settings_by_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, name = bench_reward_config.read(CONFIG), "alignprop-colour-tuned"
+    (trial,) = study.tried(name)
+    with pytest.raises(
+        UsageError, match="its optimizer and lr and eta and truncation must come from .*, which are not all done"
+    ):
+        bench_reward.one(Cell(study, name, 0, tmp_path, CONFIG), Console(quiet=True))
+    for cell in tries(trial, study, tmp_path, CONFIG):
+        measured(cell, [-0.3 if cell.recipe == "alignprop-try-sgd" else 0.1] * 2, monkeypatch, trial.number)
     settings = Cell(study, name, 0, tmp_path, CONFIG).config.settings
-    assert (settings.lr, settings.batch) == (3e-3, 4)
+    assert (settings.optimizer, settings.lr, settings.eta) == ("sgd", 0.3, 0.0)
     said = " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
-    assert "6 or 12 steps each with seed 99" in said
+    assert "12 steps each with seeds 97, 98, 99, which count nowhere else" in said
+    assert "**optimizer sgd, lr 0.3, eta 0, truncation mode random_k**" in said
     assert "that no trial names has the shared 0.001" in said
-    assert "no batch of its own" not in said
+
+
+def test_what_gains_most_over_all_seeds_of_a_trial_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = bench_reward_config.read(CONFIG)
+    trial = study.trial[0]
+    first, *rest = tries(trial, study, tmp_path, CONFIG)
+    measured(first, [-9.0], monkeypatch, trial.number)  # by far the best, with one seed
+    for cell in rest:
+        assert chosen(study, 0, tmp_path) == ""
+        measured(cell, [9.0 if cell.recipe == first.recipe else -0.1], monkeypatch, trial.number)
+    assert chosen(study, 0, tmp_path) in trial.runs[1:]
 
 
 def test_trials_are_only_of_what_is_asked_for() -> None:
@@ -68,6 +86,6 @@ def test_trials_are_only_of_what_is_asked_for() -> None:
 
 def test_a_seed_that_counts_is_no_seed_of_a_trial(tmp_path: Path) -> None:
     file = tmp_path / "reward.toml"
-    file.write_text(CONFIG.read_text("utf-8").replace("seed = 99", "seed = 2"), "utf-8")
+    file.write_text(CONFIG.read_text("utf-8").replace("seeds = [99]", "seeds = [99, 2]"), "utf-8")
     with pytest.raises(UsageError, match="one of the seeds that count"):
         bench_reward_config.read(file)
