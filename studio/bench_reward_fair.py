@@ -21,13 +21,14 @@ def tried(study: Study, out: Path, file: Path) -> Iterator[str]:
         place = (study, out, file)
         found, best = gains(trial, *place), winner(trial, *place)
         values = {name: value({key: study.run[name].settings[key] for key in trial.settings}) for name in trial.runs}
-        told = (f"{said}: {f'{found[name]:+.3g}' if name in found else 'not yet'}" for name, said in values.items())
         steps = " or ".join(map(str, sorted({cell.config.settings.steps for cell in tries(trial, *place)})))
-        alone, seeds = len(trial.seeds) == 1, ", ".join(map(str, trial.seeds))
-        seeds = f"seed {seeds}, which counts nowhere else" if alone else f"seeds {seeds}, which count nowhere else"
-        yield f"Chosen for {' and '.join(trial.of)} by a rule set before the runs:"
-        yield f"{steps} steps each with {seeds}; the largest gain in {trial.number}"
-        yield f"wins ({'; '.join(told)}): {f'**{values[best]}**' if best else 'it is not chosen yet'}."
+        seeds = f"seeds {', '.join(map(str, trial.seeds))}, which count nowhere else"
+        yield f"Chosen for {' and '.join(trial.of)} by a rule set before the runs: {steps} steps each with {seeds};"
+        yield f"the largest gain in {trial.number} wins{'' if best else '; it is not chosen yet'}."
+        yield ""
+        for name, said in values.items():
+            shown = f"**{said}**" if name == best else said
+            yield f"- {shown}: {f'{found[name]:+.3g}' if name in found else 'not yet'}"
         yield ""
     names = (name for trial in study.trial for name in trial.settings if name in study.base)
     for name in dict.fromkeys(names):

@@ -35,20 +35,22 @@ def chosen(study: Study, number: int, out: Path) -> str:
 
 def test_the_larger_gain_wins_and_nobody_is_trained_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = bench_reward_config.read(CONFIG)
-    low, high = trials(study, ["rlcm-colour", "ddpo-size"], tmp_path, CONFIG)
-    number = study.trial[1].number
-    with pytest.raises(UsageError, match="its lr must come from rlcm-try-low-99, rlcm-try-high-99, which are not all"):
+    tried, number = trials(study, ["rlcm-colour", "ddpo-size"], tmp_path, CONFIG), study.trial[1].number
+    assert [cell.recipe for cell in tried] == ["rlcm-try-adam", "rlcm-try-sgd"] * 3
+    with pytest.raises(UsageError, match="its optimizer and lr must come from rlcm-try-adam-97, .*, which are not all"):
         bench_reward.one(Cell(study, "rlcm-colour", 0, tmp_path, CONFIG), Console(quiet=True))
-    measured(low, [0.2, 0.4], monkeypatch, number)  # higher is better, and rows fall by the gain
-    assert chosen(study, 1, tmp_path) == ""
-    assert "not yet" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
-    measured(high, [0.1, 0.3], monkeypatch, number)
-    assert chosen(study, 1, tmp_path) == "rlcm-try-high"
-    assert Cell(study, "rlcm-colour", 0, tmp_path, CONFIG).config.settings.lr == 1e-3
-    measured(low, [0.0, 0.2], monkeypatch, number)
-    assert Cell(study, "rlcm-colour", 0, tmp_path, CONFIG).config.settings.lr == 3e-4
+    for cell in tried:
+        assert chosen(study, 1, tmp_path) == ""
+        assert "not yet" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
+        gain = 0.2 if cell.recipe == "rlcm-try-adam" else 0.1  # higher is better, and rows fall by the gain
+        measured(cell, [gain, 2 * gain], monkeypatch, number)
+    assert chosen(study, 1, tmp_path) == "rlcm-try-sgd"
+    assert Cell(study, "rlcm-colour", 0, tmp_path, CONFIG).config.settings.lr == 5
+    measured(tried[0], [-0.9, -0.9], monkeypatch, number)
+    settings = Cell(study, "rlcm-colour", 0, tmp_path, CONFIG).config.settings
+    assert (settings.optimizer, settings.lr) == ("adamw", 1e-3)
     assert Cell(study, "alignprop-size", 0, tmp_path, CONFIG).config.settings.lr == 1e-3
-    assert "**lr 0.0003**" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
+    assert "**optimizer adamw, lr 0.001**" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
 
 
 def test_a_run_may_have_several_settings_by_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +88,6 @@ def test_trials_are_only_of_what_is_asked_for() -> None:
 
 def test_a_seed_that_counts_is_no_seed_of_a_trial(tmp_path: Path) -> None:
     file = tmp_path / "reward.toml"
-    file.write_text(CONFIG.read_text("utf-8").replace("seeds = [99]", "seeds = [99, 2]"), "utf-8")
+    file.write_text(CONFIG.read_text("utf-8").replace("seeds = [97, 98, 99]", "seeds = [97, 98, 2]"), "utf-8")
     with pytest.raises(UsageError, match="one of the seeds that count"):
         bench_reward_config.read(file)
