@@ -283,7 +283,7 @@ def test_the_shipped_study_is_of_runs_that_can_be() -> None:
     assert {cell.config.trainer for cell in made} == {"alignprop", "ddpo", "rlcm"}
     assert all(cell.config.settings.save_every for cell in made)
     tried = trials(study, study.runs(), Path("build"), CONFIG)
-    assert {cell.config.settings.lr for cell in tried} == {1e-3, 3e-3, 0.3, 5.0}
+    assert {cell.config.settings.lr for cell in tried} == {3e-3, 0.3}
     total = sum(map(minutes, [*tried, *made])) + bench_reward_lcm.MINUTES
     assert 120 < total < 400  # about three hours of two cores
     personal = next(cell for cell in made if cell.recipe == "personal")
@@ -323,7 +323,7 @@ def test_runs_that_are_compared_share_what_they_should() -> None:
             Cell(study, name, 0, Path("build"), CONFIG).config.settings for name in (race.run, race.against)
         )
         assert ours.prompts == theirs.prompts
-        assert ours.lr == theirs.lr
+        assert ours.lr == theirs.lr or ours.optimizer != theirs.optimizer  # whose rates mean another thing
         if race.experiment == "queries":
             assert study.run[race.run].draw == study.run[race.against].draw
             tried = {name for trial in study.tried(race.run) for name in trial.settings}
