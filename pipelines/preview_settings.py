@@ -68,6 +68,19 @@ class FewStep(Previews):
     guidance_scale: Annotated[float, Field(ge=1, description="Guidance scale; 1 where the network hears none")] = 1.0
 
 
+def as_trained(settings: Any, asked: Any) -> dict[str, Any]:
+    """How previews are drawn beside a run that draws in few steps itself: the same way, which its adapter is made for.
+
+    settings: the trainer's; asked: the table of previews as a person wrote it. Nothing where the run draws in many
+    steps, or the person names a sampler of many.
+    """
+    named = str(asked.get("sampler", "")) if isinstance(asked, Mapping) else ""
+    own = getattr(settings, "sampler", "")
+    if own not in FEW_STEP or (named and named not in FEW_STEP):
+        return {}
+    return vars(Drawing(named or own, settings.sampler_steps, settings.guidance_scale))
+
+
 def advised(kind: type[Previews], advice: Any) -> Any:
     """What a model advises for previews of a kind: for few steps, its steps and guidance are the base model's own."""
     if kind.model_fields["sampler"].default not in FEW_STEP or not isinstance(advice, Mapping):

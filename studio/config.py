@@ -14,7 +14,7 @@ from studio.mistakes import brief, explain, keys
 from studio.pipelines import assets
 from studio.pipelines.confine import is_inside
 from studio.pipelines.errors import UsageError
-from studio.pipelines.preview_settings import advised
+from studio.pipelines.preview_settings import FewStep, Previews, advised, as_trained
 from studio.pipelines.settings import Part
 from studio.toml import flatten, nones, parse, read, update, write
 from studio.trainers.base import Settings
@@ -87,17 +87,24 @@ def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = 
     if "adapter" in advice:  # for a LoRA; another kind of adapter knows only some of it
         known = annotation(config, "adapter").model_fields
         advice = {**advice, "adapter": {key: value for key, value in advice["adapter"].items() if key in known}}
-    if "previews" in advice:  # its steps and guidance are its own, not those of an adapter of few steps
-        advice = {**advice, "previews": advised(annotation(config, "previews"), advice["previews"])}
     if named := [key for key in paths(config) if inner(advice, key) is not None]:
         raise UsageError(f"the model's studio.toml sets {named[0]}, but a model may not name files; delete that line")
-    settings: dict[str, Any] = {}
-    for layer in [advice, *(dict(layer.get("settings", {})) for layer in layers)]:
-        settings = merge(settings, nones(layer, config))
+    advice = nones(advice, config)
+    said: dict[str, Any] = {}
+    for layer in layers:
+        said = merge(said, nones(dict(layer.get("settings", {})), config))
     try:
-        return RunConfig(**{**top, "trainer": name, "settings": config.model_validate(settings)})
+        made = config.model_validate(merge(previewed(advice, annotation(config, "previews")), said))
+        if few := as_trained(made, said.get("previews")):
+            made = config.model_validate(merge(merge(previewed(advice, FewStep), {"previews": few}), said))
+        return RunConfig(**{**top, "trainer": name, "settings": made})
     except ValidationError as error:
         raise UsageError(explain(error, RunConfig, config, name, file)) from None
+
+
+def previewed(advice: Layer, kind: type[Previews]) -> dict[str, Any]:
+    """A model's advice for previews of a kind: its steps and guidance are not those of an adapter of few steps."""
+    return {**advice, "previews": advised(kind, advice["previews"])} if "previews" in advice else dict(advice)
 
 
 def paths(config: type[BaseModel]) -> list[str]:

@@ -179,6 +179,26 @@ def test_what_a_model_advises_is_the_base_models_own_beside_few_steps():
     assert FewStep(**advised(FewStep, advice)).drawing == FEW
 
 
+@pytest.mark.parametrize(
+    ("trainer", "settings", "expected"),
+    [
+        ("rlcm", {"sampler_steps": 3}, Drawing("lcm", 3, 1.0)),
+        ("rlcm", {"sampler": "tcd", "sampler_steps": 2, "guidance_scale": 8.0}, Drawing("tcd", 2, 8.0)),
+        ("rlcm", {"previews": {"steps": 6}}, Drawing("lcm", 6, 1.0)),
+        ("alignprop", {"sampler": "lcm", "sampler_steps": 2, "guidance_scale": 1.0}, Drawing("lcm", 2, 1.0)),
+        ("alignprop", {"sampler": "lcm", "previews": {"sampler": "tcd"}}, Drawing("tcd", 12, 4.0)),
+        ("alignprop", {"sampler": "ddim", "sampler_steps": 7}, Drawing("auto", 12, 4.0)),
+    ],
+)
+def test_what_learns_in_few_steps_is_drawn_as_it_learns_unless_somebody_says_otherwise(
+    trainer: str, settings: dict[str, object], expected: Drawing
+):
+    found = make(trainer, flags={"model": "embedded", "settings": settings}).settings.previews
+    assert found.drawing == expected
+    assert found.base_drawing.sampler == "auto"
+    assert (found.base_drawing.steps, found.base_drawing.guidance_scale) == (12, 4.0) or not expected.few_step
+
+
 @pytest.mark.parametrize("sampler", ["auto", "ddim", "euler", "lcm", "tcd"])
 def test_a_stock_pipeline_with_diffusers_scheduler_draws_the_same_picture(sampler: str, tmp_path: Path):
     """Our picture, sampler and all, by diffusers alone; another sampler's picture is refused."""
