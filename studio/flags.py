@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,11 +16,13 @@ from studio.commands.form import parse
 from studio.config import Layer, RunConfig, check_paths, check_place, from_toml, layer, make
 from studio.mistakes import explain, keys
 from studio.pipelines.assets import assets_folder
+from studio.pipelines.drawing import SAMPLERS
 from studio.pipelines.errors import UsageError
 from studio.pipelines.settings import Part
 from studio.registry import trainer as trainer_named
 
 T = TypeVar("T")
+DRAWS: dict[str, type] = {"sampler": str, "sampler_steps": int, "guidance_scale": float}
 ALIASES = {
     "data": "data.folder",
     "trigger": "data.trigger",
@@ -80,14 +84,34 @@ def lowest(what: str, tokens: list[str]) -> RunConfig:
     model = value_of("--model", tokens)
     flags: Layer = {"model": model} if model else {}
     if what.endswith(".toml") or Path(what).is_file():
-        config = from_toml(what, flags)
+        config = followed(partial(from_toml, what), flags, drawing(str(layer(what)["trainer"]), tokens))
         if not value_of("--runs", tokens):
             check_place(Path(what), config.runs)
         check_paths(Path(what), config, lambda flag: value_of(flag, tokens))
         return config
     if what or value_of("--data.folder", tokens):
-        return make(what, flags=flags)
+        return followed(partial(make, what), flags, drawing(what, tokens))
     return make(toml=layer(demo()), flags=flags, file=str(demo()))
+
+
+def followed(made: Callable[..., RunConfig], flags: Layer, drawing: dict[str, Any]) -> RunConfig:
+    """The config with previews by flags that say how a run draws; who reads them says what is wrong with them."""
+    if drawing:
+        with suppress(UsageError):
+            return made(flags={**flags, "settings": drawing})
+    return made(flags=flags)
+
+
+def drawing(trainer: str, tokens: list[str]) -> dict[str, Any]:
+    """What flags say of the sampler that a run draws with, for its previews; values that are none are left out."""
+    kinds = trainer_named(trainer or "dreambooth").Config.model_fields
+    found: dict[str, Any] = {}
+    for name, kind in DRAWS.items():
+        value = value_of(f"--{name.replace('_', '-')}", tokens) or value_of(f"--{name}", tokens)
+        with suppress(ValueError):
+            found |= {name: kind(value)} if value and name in kinds else {}
+    named = value_of("--previews.sampler", tokens)
+    return {**found, "previews": {"sampler": named}} if named in SAMPLERS else found
 
 
 def value_of(flag: str, tokens: list[str]) -> str:

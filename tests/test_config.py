@@ -198,3 +198,22 @@ def test_a_mistake_between_two_settings_names_them_and_no_flag():
     with pytest.raises(UsageError) as caught:
         config("tlora", "--adapter.rank", "4", "--adapter.r-min", "9")
     assert str(caught.value).startswith("r_min is 9")
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--sampler-steps", "3"], ("lcm", 3, 1.0)),
+        (["--sampler=tcd", "--sampler_steps=2"], ("tcd", 2, 1.0)),
+        (["--sampler-steps", "3", "--previews.steps", "6"], ("lcm", 6, 1.0)),
+        (["--previews.sampler", "auto"], ("auto", 4, 1.0)),
+    ],
+)
+def test_previews_follow_the_flags_that_say_how_a_run_draws(args: list[str], expected: tuple[str, int, float]):
+    previews = config("rlcm", "--reward.terms", "jpeg-size", *args).settings.previews
+    assert (previews.sampler, previews.steps, previews.guidance_scale) == expected
+
+
+def test_a_wrong_sampler_is_told_by_the_flag_that_it_came_with():
+    with pytest.raises(UsageError, match=r"^--sampler-steps = 1: "):
+        config("rlcm", "--reward.terms", "jpeg-size", "--sampler-steps", "1")
