@@ -23,7 +23,7 @@ def tried(study: Study, out: Path, file: Path) -> Iterator[str]:
         values = {name: value({key: study.run[name].settings[key] for key in trial.settings}) for name in trial.runs}
         steps = " or ".join(map(str, sorted({cell.config.settings.steps for cell in tries(trial, *place)})))
         seeds = f"seeds {', '.join(map(str, trial.seeds))}, which count nowhere else"
-        yield f"Chosen for {' and '.join(trial.of)} by a rule set before the runs: {steps} steps each with {seeds};"
+        yield f"Chosen for {' and '.join(trial.of)} by a trial: {steps} steps each with {seeds};"
         yield f"the largest gain in {trial.number} wins{'' if best else '; it is not chosen yet'}."
         yield ""
         for name, said in values.items():

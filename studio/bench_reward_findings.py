@@ -10,8 +10,9 @@ from typing import Literal
 
 from studio.bench_reward_cells import Cell
 from studio.bench_reward_config import Before, Sweep
-from studio.bench_reward_curves import Curve, asked, clock, curve, looked
+from studio.bench_reward_curves import Curve, asked, clock, curve, looked, mean
 from studio.bench_reward_sheet import FRESH, Sheet
+from studio.evaluation.bootstrap import Interval
 
 Verdict = Literal[
     "holds", "does not hold", "undecided", "no data yet", "nothing gained to reach", "there from the start",
@@ -142,13 +143,23 @@ def change(before: Before, number: str, runs: Runs) -> list[tuple[int, float, fl
 
 
 def kept(before: Before, runs: Runs) -> Verdict:
-    """Whether no number that should stay has fallen, on the mean over seeds, and one of the others has risen."""
+    """Whether no number that should stay has fallen, and the mean of one of the others has risen.
+
+    It holds where the intervals over seeds of what should stay lie above the fall that is allowed, does not where one
+    lies below it, and is undecided otherwise.
+    """
     rows = {number: change(before, number, runs) for number in before.numbers}
     if not any(rows.values()):
         return "no data yet"
     if min(len(row) for row in rows.values()) < LEAST:
         return "undecided"
-    means = {name: (fmean(old for _, old, _ in row), fmean(new for *_, new in row)) for name, row in rows.items()}
-    stays = all(new >= old - before.bar * abs(old) for name, (old, new) in means.items() if name in before.keep)
-    rises = any(new > old for name, (old, new) in means.items() if name not in before.keep)
-    return "holds" if stays and rises else "does not hold"
+    over = [spare(before, row) for number, row in rows.items() if number in before.keep]
+    rises = any(fmean(new - old for _, old, new in row) > 0 for name, row in rows.items() if name not in before.keep)
+    if any(one.high < 0 for one in over) or not rises:
+        return "does not hold"
+    return "holds" if all(one.low >= 0 for one in over) else "undecided"
+
+
+def spare(before: Before, rows: Sequence[tuple[int, float, float]]) -> Interval:
+    """How far a number lies above what it may fall to, over seeds."""
+    return mean([new - old + before.bar * abs(old) for _, old, new in rows], [seed for seed, *_ in rows])

@@ -15,8 +15,8 @@ class Stopped:
     """One seed of a run that cheats. ended: the guard's reason, "" where it did not stop the run; best_step: of the
     look that it went back to; seen, fell: the guard's own number then and where it stopped. The others are the held-out
     number by pictures that the guard has not seen: start; peak, peak_step: the best of all looks; back: after the guard
-    went back; free: at the end of the run without a guard, NaN where there is none. reward: the cheated number after
-    going back; free_reward: without a guard.
+    went back; free: at the end of the run without a guard, NaN where there is none. reward: the cheated number at the
+    start, at the last look before the end, and after going back; free_reward: without a guard.
     """
 
     seed: int
@@ -29,7 +29,7 @@ class Stopped:
     peak: float
     peak_step: int
     back: float
-    reward: float
+    reward: tuple[float, float, float]
     free: float = math.nan
     free_reward: float = math.nan
 
@@ -52,9 +52,11 @@ def one_stopped(hack: Hack, one: Known, free: Known | None) -> Stopped:
     others = {step: numbers[hack.held_out] for step, numbers in again.items()}
     peak = max(others, key=lambda step: others[step])
     end = free.fresh[free.last] if free is not None else {}
+    far = max((step for step in again if step < one.last), default=one.last)
+    cheated = (again[0][hack.reward], again[far][hack.reward], again[one.last][hack.reward])
     return Stopped(
         one.seed, one.last, one.ended, best, looks[best], looks[max(looks)], others[0], others[peak], peak,
-        others[one.last], again[one.last][hack.reward],
+        others[one.last], cheated,
         end.get(hack.held_out, math.nan), end.get(hack.reward, math.nan),
     )  # fmt: skip
 

@@ -23,7 +23,8 @@ the run that sets it gained more than noise: the 95 % interval, by a bootstrap o
 prompts from the same noise lies above 0. What it cost is read at the **first checkpoint at the level or above it**, for
 the slower side on the line between two checkpoints, and is never less than one update. A ratio stands as geometric mean
 over seeds, in brackets the 95 % interval of a bootstrap over seeds, widened for their small number
-(`studio/evaluation/bootstrap.py`). A bar **holds** where the interval lies above it and
+(`studio/evaluation/bootstrap.py`); a seed that does not reach the level is in it with all that its run cost. It is the
+first touch that counts, and a run may leave the level again. A bar **holds** where the interval lies above it and
 every seed has a level and reaches it, does not hold where the interval lies below, and is undecided otherwise. The
 level that the other run **ends with** was chosen before any run. The **best level of any look** at it, which luck
 raises and so makes the other's case stronger, was added when seed 0 was known: DDPO does not end where it was best.
@@ -48,8 +49,8 @@ def page(
     unfinished = "" if done[0] == done[1] else " **This page is of an unfinished benchmark.**"
     yield from (
         "# Rewards: what they teach, and what it costs", "",
-        f"{about} {done[0]} of {done[1]} runs are done, seeds {', '.join(map(str, study.seeds))}, model {study.model}."
-        f"{unfinished}", "", HOW,
+        f"{about} {done[0]} of {done[1]} runs are done, seeds {', '.join(map(str, study.seeds))} and, where"
+        f" rows say so, more, model {study.model}. Runs of trials are not among them.{unfinished}", "", HOW,
     )  # fmt: skip
     yield from fairness
     yield from ([f"![held-out reward over queries and seconds]({plot})", ""] if plot else [])
@@ -68,7 +69,9 @@ def page(
 
 def sweeping(study: Study, sweep: Sweep, runs: Runs) -> Iterator[str]:
     """A sweep: a row per run."""
-    yield from (f"**{sweep.name}** ({sweep.number}, {sweep.better} is better).", "")
+    yield f"**{sweep.name}** ({sweep.number}, {sweep.better} is better). Diversity is that of one prompt's pictures,"
+    yield "or that of different prompts' pictures, whichever is the smaller share of what it was at the start."
+    yield ""
     if not any(runs.get(name) for name in sweep.runs):
         yield from ("No data yet.", "")
         return
@@ -104,25 +107,26 @@ def cheating(hack: Hack, runs: Runs) -> Iterator[str]:
     if start:
         yield f"- {start} of {len(found)} seeds went back to step 0: nothing learnt is kept."
     free = any(math.isfinite(one.free) for one in found)
-    extra = " without a guard: held-out, cheated |" if free else ""
+    extra = " without a guard, at its end: held-out, cheated |" if free else ""
+    cheated = f"{hack.reward}: start | last look | gone back to"
     unseen = "other pictures: start | best look | went back to"
     yield from (
-        "", f"| seed | stopped at | back to | guard's pictures: best, stop | {unseen} | {hack.reward} then |{extra}",
-        "|---|--:|--:|--:|--:|--:|--:|--:|" + ("--:|" if free else ""),
+        "", f"| seed | stopped at | back to | guard's pictures: best, stop | {unseen} | {cheated} |{extra}",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|" + ("--:|" if free else ""),
     )  # fmt: skip
     for one in found:
-        rest = f" {one.free:.4g}, {one.free_reward:.4g} |" if free else ""
+        rest = ("" if math.isnan(one.free) else f" {one.free:.4g}, {one.free_reward:.4g}") + " |" if free else ""
+        numbers = " | ".join(f"{value:.4g}" for value in one.reward)
         yield (
             f"| {one.seed} | {one.step if one.ended else 'no'} | {one.best_step} | {one.seen:.4g}, {one.fell:.4g} "
-            f"| {one.start:.4g} | {one.peak:.4g} (step {one.peak_step}) | {one.back:.4g} | {one.reward:.4g} |{rest}"
+            f"| {one.start:.4g} | {one.peak:.4g} (step {one.peak_step}) | {one.back:.4g} | {numbers} |{rest}"
         )
     yield from ("", *(f"- seed {one.seed}: {one.ended}" for one in found if one.ended), "")
 
 
 def beside(before: Before, runs: Runs) -> Iterator[str]:
     """A run beside what it went on from."""
-    means = "" if not runs.get(before.run) else ", by the means over seeds; the intervals say how sure that is"
-    yield from (f"**{before.name}**: {kept(before, runs)}{means}.", "")
+    yield from (f"**{before.name}**: {kept(before, runs)}.", "")
     if not runs.get(before.run):
         return
     yield from ("| number | before | after | change | |", "|---|--:|--:|--:|---|")

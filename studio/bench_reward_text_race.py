@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from studio.bench_reward_config import Race, Study
+from studio.bench_reward_config import Drawing, Race, Study
 from studio.bench_reward_curves import mean, times
 from studio.bench_reward_findings import Known, Runs, pairs, sign
 from studio.bench_reward_races import Lap, beside, equal, laps, pooled, raced
@@ -35,7 +35,7 @@ def racing(study: Study, race: Race, runs: Runs) -> Iterator[str]:
         yield from verdict(race, found, words, theirs)
     yield from alike(race, runs, ours, theirs)
     yield from besides(race, runs, ours, theirs)
-    yield from drawing(race, runs)
+    yield from drawing(study, race, runs)
     columns = f"{race.unit}, {theirs} | {race.unit}, {ours}"
     yield from ("", f"| seed | {theirs} starts at | gain | level | {columns} |", "|---|--:|--:|--:|--:|--:|")
     yield from (row(race, one) for one in plain)
@@ -102,13 +102,20 @@ def ratio(found: Sequence[Lap]) -> str:
     return ", ".join(parts)
 
 
-def drawing(race: Race, runs: Runs) -> Iterator[str]:
+def drawing(study: Study, race: Race, runs: Runs) -> Iterator[str]:
     """How long a picture takes."""
     both = pairs(runs, race.run, race.against)
     if both and race.unit == "seconds":
         seen = times([other.each / one.each for one, other in both], [one.seed for one, _ in both])
         own, others = fmean(one.each for one, _ in both), fmean(other.each for _, other in both)
-        yield f"- a picture takes {own:.3f} s against {others:.3f} s: {seen.value:.3g}{ends(seen)} times less."
+        yield f"- a picture takes {own:.3f} s against {others:.3f} s: {seen.value:.3g}{ends(seen)} times less"
+        asked = (calls(study.run[name].draw) for name in (race.run, race.against))
+        yield f"  ({' against '.join(map(str, asked))} calls of the network)."
+
+
+def calls(draw: Drawing) -> int:
+    """How often a picture asks the network: with guidance twice a step."""
+    return draw.steps * (2 if draw.guidance_scale > 1 else 1)
 
 
 def by_steps(study: Study, race: Race, runs: Runs) -> Iterator[str]:

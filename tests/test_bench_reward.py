@@ -272,6 +272,7 @@ def test_what_should_stay_may_not_fall() -> None:
 
     assert kept(before, {"ours": [run(s, 0.96, 1.2) for s in range(3)]}) == "holds"
     assert kept(before, {"ours": [run(s, 0.90, 1.2) for s in range(3)]}) == "does not hold"
+    assert kept(before, {"ours": [run(s, 0.8 + 0.2 * s, 1.2) for s in range(3)]}) == "undecided"
     assert kept(before, {"ours": [run(s, 1.00, 0.9) for s in range(3)]}) == "does not hold"
     assert kept(before, {}) == "no data yet"
 
@@ -283,7 +284,9 @@ def test_the_shipped_study_is_of_runs_that_can_be() -> None:
     assert {cell.config.trainer for cell in made} == {"alignprop", "ddpo", "rlcm"}
     assert all(cell.config.settings.save_every for cell in made)
     tried = trials(study, study.runs(), Path("build"), CONFIG)
-    assert {cell.config.settings.lr for cell in tried} == {3e-3, 0.3}
+    assert {cell.config.settings.lr for cell in tried if cell.config.trainer == "alignprop"} == {3e-3, 0.3}
+    paths = {cell.config.settings.pathwise for cell in tried if cell.config.trainer == "rlcm"}
+    assert paths == {1.0, 10.0, 100.0}
     total = sum(map(minutes, [*tried, *made])) + bench_reward_lcm.MINUTES
     assert 120 < total < 400  # about three hours of two cores
     personal = next(cell for cell in made if cell.recipe == "personal")
@@ -324,6 +327,9 @@ def test_runs_that_are_compared_share_what_they_should() -> None:
         )
         assert ours.prompts == theirs.prompts
         assert ours.lr == theirs.lr
+        if race.experiment == "rlcm":
+            for name in ("rollout", "batch", "adapter", "optimizer", "group", "updates", "epochs", "beta"):
+                assert getattr(ours, name) == getattr(theirs, name), name
         if race.experiment == "queries":
             assert study.run[race.run].draw == study.run[race.against].draw
             for name in ("sampler_steps", "guidance_scale", "eta", "adapter"):
