@@ -12,7 +12,6 @@ import tomlkit
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
 from studio.config import RunConfig
 from studio.pipelines.assets import assets_folder
@@ -61,6 +60,8 @@ def about(data: Path | None) -> dict[str, Any]:
 
 def read(path: Path, mode: str = "RGB") -> Tensor:
     """A picture `[C, H, W]` in 0..1."""
+    from torchvision.transforms.functional import to_tensor  # brings torch's compiler with it: more than a second
+
     with Image.open(path) as picture:
         return to_tensor(picture.convert(mode))
 

@@ -29,8 +29,7 @@ def unfit(path: Path) -> str:
         return "it is damaged, or no zip: drop the files themselves"
     if not found:
         return "it is empty"
-    other = next((entry.filename for entry in found if suffix(entry.filename) not in SIDECARS), "")
-    if other:
+    if other := next((entry.filename for entry in found if suffix(entry.filename) not in SIDECARS), ""):
         return f"a zip may hold captions only, and this one has {shown(other)[:80]}: unpack it and drop the files"
     sizes = [entry.file_size for entry in found]
     if len(sizes) > MOST_FILES or max(sizes) > MOST_TEXT or sum(sizes) > MOST_ZIP:
