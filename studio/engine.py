@@ -76,7 +76,9 @@ class Engine:
         if turn.fresh:
             self._forget()
         warned, said = (tuple(filter(None, texts)) for texts in ((spike, *turn.warnings), (message, *turn.messages)))
-        self.last = Tick(step, numbers | turn.numbers, loss.safe, self.state, self.averaged, warned, said, turn.stop)
+        self.last = Tick(
+            step, numbers | turn.numbers, loss.safe, self.state, self.averaged, warned, said, turn.stop, turn.failed
+        )
         return self.last
 
     def _gather(self, step: int, source: Source) -> tuple[Numbers, Loss]:
@@ -173,10 +175,8 @@ class Engine:
         if spoilt or (last is not None and not last.safe):
             last, kept = None, "the newest checkpoint is from before"
         elif risen := self.spikes.risen(step):
-            last, kept = (
-                None,
-                f"loss or weights had jumped at step {risen}, go on from a checkpoint before it, or --fresh",
-            )
+            last = None
+            kept = f"loss or weights had jumped at step {risen}, go on from a checkpoint before it, or --fresh"
         tips = guards.advice(kind, self.settings, self.accelerator.mixed_precision, self.model.dtype)
         raise NotFinite(f"step {step}: {said}, first bad: {name}; {kept}: {tips}", last)
 

@@ -35,7 +35,7 @@ def train(
     Ends early after the first safe tick at which `stop()` is true in any process, and after one that says to stop.
     Raises UsageError for a setting that cannot be, NotFinite before a step on something not finite, NumericalError when
     something does not learn, MemoryShortage when the device is full, StudioError when the trainer breaks the rules of
-    generators.
+    generators, and what a trainer says that the run has failed with, after the tick that says so.
     Without `state`, `memory` is left as it is. One loop at a time: accelerate keeps its state per process.
     """
     source = Source(losses, adapter)
@@ -58,5 +58,7 @@ def _ticks(engine: Engine, source: Source, start: int, stop: Stop) -> Iterator[T
     for step in range(start + 1, engine.settings.steps + 1):
         tick = engine.step(step, source)
         yield tick
+        if tick.failed is not None:
+            raise tick.failed
         if tick.stop or (tick.safe and engine.agree(stop())):
             return

@@ -236,7 +236,10 @@ class Session(Materials):
     def on_the_way(self, tick: loop.Tick, saver: Saver) -> None:
         """Checkpoint and previews of a step, when they are due; the last step's come with the end of the run."""
         settings = self.config.settings
-        if tick.step >= settings.steps or tick.stop:
+        # not of the last step: with a mended judge the same command learns instead of exporting what has learnt nothing
+        if tick.failed is not None and tick.step < settings.steps:
+            saver.save(tick, self.stream.position)
+        if tick.step >= settings.steps or tick.stop or tick.failed is not None:
             return
         saver.pass_by(tick, self.stream.position)
         due = self.due(tick.step)

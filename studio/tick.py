@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from studio.pipelines.errors import StudioError
 from studio.snapshot import State
 
 
@@ -20,7 +21,7 @@ class Tick:
     step that fp16's scaler skipped, and rewards where no picture could be scored: nan); safe: a checkpoint may be
     taken now; state(): everything to go on from here; averaged(): a context in which the adapter holds the weights
     to export (the moving average, where there is one); warnings, messages: for the run's events; stop: why the run
-    is finished with this step.
+    is finished with this step; failed: what the loop raises next.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Tick:
     warnings: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
     stop: str = ""
+    failed: StudioError | None = None
 
     def floats(self) -> dict[str, float]:
         """The numbers."""

@@ -75,6 +75,11 @@ def broken(images: Tensor, prompts: list[str], references: Any) -> Tensor:
     raise KeyError("a reason\nin two lines")
 
 
+def never(images: Tensor, prompts: list[str], references: Any) -> Tensor:
+    """A number for no picture."""
+    return torch.full((len(images),), torch.nan)
+
+
 SCORER = '''
     """Gap: mean distance of a picture's brightness from the references'."""
 

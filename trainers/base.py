@@ -15,6 +15,7 @@ from studio.pipelines.adapters import lora
 from studio.pipelines.adapters.tokens import Config as Tokens
 from studio.pipelines.choice_settings import Choice
 from studio.pipelines.data import Pictures
+from studio.pipelines.errors import StudioError
 from studio.pipelines.preview_settings import Previews
 from studio.pipelines.protocols import Adapter, Backbone, Stream
 from studio.pipelines.settings import Part
@@ -30,7 +31,7 @@ class Turn:
     """What a trainer says after an optimizer step: texts and numbers for the run's events.
 
     fresh: it has set the adapter back, and what optimizer, average and watch for spikes remember is of no use any more.
-    stop: why the run ends with this step, finished; after a safe loss only.
+    stop: why the run ends with this step, finished; after a safe loss only. failed: why unfinished, and likewise.
     """
 
     messages: tuple[str, ...] = ()
@@ -38,6 +39,7 @@ class Turn:
     fresh: bool = False
     numbers: dict[str, float] = field(default_factory=dict)
     stop: str = ""
+    failed: StudioError | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,7 @@ class Settings(Part):
     warmup: Annotated[int, Field(ge=0, description="Steps over which the learning rate rises")] = 0
     clip: Annotated[float, Field(ge=0, description="Largest gradient norm; 0: no clipping")] = 1.0
     ema: Annotated[float, Field(ge=0, lt=1, description="Decay of the averaged adapter that is exported; 0: off")] = 0.0
-    precision: Annotated[Precision, Field(description="Compute type of frozen parts; auto: bf16 where it is fast")] = (
-        "auto"
-    )
+    precision: Annotated[Precision, Field(description="Compute type of frozen parts; auto: bf16 where fast")] = "auto"
     attention: Annotated[str, Field(description="auto, sdpa, matmul, chunked or xformers")] = "auto"
     deterministic: Annotated[
         bool, Field(description="On a GPU: deterministic algorithms, slower; a CPU is exact anyway")

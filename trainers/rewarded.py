@@ -56,6 +56,7 @@ class Studio:
     references: list[Tensor]
     watch: reward_guard.Watch | None = None
     doubts: list[str] = field(default_factory=list)
+    mute: Sequence[str] = ()  # terms that lately had no number for any picture
     unit: str = "batch"  # of pictures that are scored at once
 
     def begin(self) -> None:
@@ -67,19 +68,20 @@ class Studio:
         """The rewards of pictures `[B, 3, H, W]` in 0..1; B queries. update: the running statistics take them in."""
         self.memory[QUERIES] = self.memory.get(QUERIES, 0) + len(pictures) * self.data.share.ranks
         scored = self.reward(pictures, prompts, self.references or None, self.memory, update)
-        self.doubts += (*scored.warnings, *(reward_doubts.unscored(scored, self.unit, self.memory) if update else ()))
+        self.doubts, self.mute = [*self.doubts, *scored.warnings], reward_doubts.muted(scored) or self.mute
         return scored
 
     def turn(self, numbers: Mapping[str, float]) -> Turn:
-        """A `Loss.then`: the update is counted, and the guard looks when it is due."""
+        """A `Loss.then`: the update is counted, what no judge scores ends, and the guard looks when it is due."""
         self.memory[UPDATES] = updates = self.memory.get(UPDATES, 0) + 1
-        doubts, self.doubts = tuple(dict.fromkeys(self.doubts)), []
-        if self.watch is None or not self.watch.due(updates):
-            return Turn(warnings=doubts)
+        doubts = (*dict.fromkeys(self.doubts), *reward_doubts.unscored(numbers, self.unit, self.memory))
+        self.doubts = []
+        lost = reward_doubts.lost(self.mute, self.unit, self.memory, updates >= self.config.steps)
+        if lost or self.watch is None or not self.watch.due(updates):
+            return Turn(warnings=doubts, failed=lost)
         seen = self.watch.see(updates)
-        return Turn(
-            seen.messages, (*doubts, *seen.warnings), fresh=bool(seen.stop), numbers=seen.numbers, stop=seen.stop
-        )
+        said = (*doubts, *seen.warnings)
+        return Turn(seen.messages, said, fresh=bool(seen.stop), numbers=seen.numbers, stop=seen.stop)
 
 
 def bring(

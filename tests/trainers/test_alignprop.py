@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -268,9 +269,9 @@ def test_rows_without_a_reward_are_left_out() -> None:
 
 
 def test_a_batch_without_any_reward_is_idle_and_said_and_has_no_number() -> None:
-    one = lesson(prompts={"texts": ["a cat", "two cats"]}, reward={"terms": [REWARD("only_dogs")]}, steps=2)
+    one = lesson(prompts={"texts": ["a cat", "two cats"]}, reward={"terms": [REWARD("only_dogs")]}, steps=3)
     before = {name: p.detach().clone() for name, p in one.adapter.named_parameters().items()}
-    ticks = list(one.ticks())
+    ticks = list(islice(one.ticks(), 2))
     assert [tick.numbers["idle"] for tick in ticks] == [1, 1]
     assert [len(tick.warnings) for tick in ticks] == [1, 0]
     assert "no picture of a batch could be scored" in ticks[0].warnings[0]

@@ -172,8 +172,8 @@ def test_pictures_without_a_reward_are_left_out() -> None:
 
 
 def test_a_roll_out_without_any_reward_is_said_and_teaches_nothing() -> None:
-    one = run("rlcm", reward="patchy", prompts={"texts": ["a bird"]}, steps=1)
-    (tick,) = one.ticks()
+    one = run("rlcm", reward="patchy", prompts={"texts": ["a bird"]}, steps=2)
+    tick = next(one.ticks())
     assert tick.numbers["idle"] == 1
     assert any("no picture of a roll-out could be scored" in text for text in tick.warnings)
 
