@@ -39,7 +39,7 @@ class Callable:
                 answer = self.function(images.clone() if follows else images.detach().clone(), list(prompts), near)
         except (StudioError, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # a stranger's code raises anything
+        except (Exception, SystemExit) as error:  # a stranger's code raises anything, and ends no run by sys.exit
             raise self.refused(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
         values = self.tensor(answer, len(images))
         if follows and not values.requires_grad:
@@ -67,7 +67,7 @@ def found(term: Term) -> Any:
     module, _, name = term.name.partition(":")
     try:
         holder = importlib.import_module(module)
-    except Exception as error:  # a stranger's module raises anything
+    except (Exception, SystemExit) as error:  # a stranger's module raises anything
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "; its folder must be on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise UsageError(f"reward term '{term.said}': {module} does not import: {reason}{hint}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -73,6 +74,16 @@ def text(images: Tensor, prompts: list[str], references: Any) -> list[str]:
 def broken(images: Tensor, prompts: list[str], references: Any) -> Tensor:
     """Fails."""
     raise KeyError("a reason\nin two lines")
+
+
+def leaving(images: Tensor, prompts: list[str], references: Any) -> Tensor:
+    """Ends the program as if all were well."""
+    sys.exit(0)
+
+
+def interrupted(images: Tensor, prompts: list[str], references: Any) -> Tensor:
+    """A person stops the program meanwhile."""
+    raise KeyboardInterrupt
 
 
 def never(images: Tensor, prompts: list[str], references: Any) -> Tensor:

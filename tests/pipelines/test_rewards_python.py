@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,6 +38,7 @@ def test_a_function_that_is_not_there_is_said_when_the_reward_is_built(name: str
         ("column", r"shape \[3, 1\] for 3 pictures"),
         ("text", "it returned list, not 3 numbers"),
         ("broken", "KeyError: .*a reason"),
+        ("leaving", "SystemExit: 0"),
         ("detached", "its numbers have no gradient"),
     ],
 )
@@ -45,6 +48,18 @@ def test_a_function_that_does_something_else_is_refused_in_one_line(name: str, r
         score(pictures(3, 8).requires_grad_(), PROMPTS)
     assert f"{F}:{name}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_person_who_stops_the_program_is_heard():
+    with pytest.raises(KeyboardInterrupt):
+        Callable(parse(f"{F}:interrupted"))(pictures(3, 8), PROMPTS)
+
+
+def test_a_module_that_ends_the_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "leaves_at_once.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="leaves_at_once does not import"):
+        Callable(parse("leaves_at_once:score"))
 
 
 def test_what_a_function_changes_is_its_own():
