@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from studio import choice_file
+from studio import choice_file, reward_reading
 from studio.config import RunConfig, flat
 from studio.store import Run, Store
 
@@ -26,6 +27,8 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     table.add_row("run", found.name)
     table.add_row("folder", str(found.folder))
     table.add_row("state", f"{found.state()}, step {max(curve, default=0)} of {said['steps']}")
+    if why := ending(found):
+        table.add_row("ended", escape(why))
     for key in ("trainer", "model", "seed"):
         table.add_row(key, str(said[key]))
     table.add_row("settings", changed(found))
@@ -43,6 +46,15 @@ def show(run: str, runs: Path = Path("runs")) -> None:
     for event in found.events():
         if event.event in ("warning", "failed"):
             console.print(f"{event.event}: {event.fields.get('message', '')}", style="yellow", markup=False)
+
+
+def ending(run: Run) -> str:
+    """Why a run is over before its last step, and which step its adapter is of; "" where it is not."""
+    done = run.last("done")
+    why = str(done.get("ended") or "") if done is not None else ""
+    course = reward_reading.read(run.folder) if why else None
+    back = f"back to step {course.back}" if course is not None and course.back is not None else ""
+    return f"{why}; {back}" if back and not why.endswith(back) else why
 
 
 def changed(run: Run) -> str:

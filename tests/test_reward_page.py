@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from studio import reward_page, reward_reading, reward_section
+from studio import reward_page, reward_reading, reward_section, show
 from studio.events import Event, append
+from studio.store import Run
 
 WHY = "held-out clip-t fell from 0.3 (step 4) to 0.2 while the trained reward rose from 5 to 9: back to step 4"
 
@@ -49,6 +50,16 @@ def test_the_course_has_the_start_every_look_the_stop_and_the_roll_back(stopped:
     assert list(panels) == ["trained reward", "held-out clip-t", "diversity", "kl: distance from the start"]
     assert panels["trained reward"].keys() == {"while training", "held-out prompts"}
     assert len(panels["trained reward"]["while training"]) == 7
+
+
+@pytest.mark.parametrize("why", [WHY, "somebody's own reason"])
+def test_show_says_why_a_run_is_over_and_what_it_went_back_to(stopped: Path, why: str) -> None:
+    run = Run(stopped)
+    assert show.ending(run) == ""
+    write(stopped, Event("done", 8, event="done", fields={"path": str(stopped), "ended": why}))
+    said = show.ending(run)
+    assert said.startswith(why)
+    assert said.count("back to step 4") == 1
 
 
 def test_of_a_step_that_was_done_again_the_last_counts_and_a_run_that_went_on_has_not_ended(stopped: Path) -> None:
