@@ -17,7 +17,8 @@ from torch import Tensor
 
 from studio.pipelines import rewards_blame, rewards_find, rewards_python, rewards_remote, rewards_running
 from studio.pipelines.confine import trusts_code
-from studio.pipelines.errors import DataError, UsageError
+from studio.pipelines.encoders.base import Encoder
+from studio.pipelines.errors import DataError, ModelError, UsageError
 from studio.pipelines.protocols import Scorer
 from studio.pipelines.rewards_scored import Scored
 from studio.pipelines.rewards_settings import Rewards
@@ -110,6 +111,16 @@ class Reward:
                 f"reward term '{missing.term.said}' compares with pictures of the subject, and there are none: give a "
                 "folder with some as data, or take the term out of reward.terms"
             )
+
+    def expected(self) -> None:
+        """Raises ModelError where a term's encoder is not on this machine and the hub does not answer."""
+        for one in self.terms:
+            encoder = getattr(one.scorer, "encoder", None)
+            if isinstance(encoder, Encoder) and "loaded" not in vars(encoder):
+                try:
+                    encoder.expected()
+                except ModelError as error:
+                    raise ModelError(f"reward term '{one.term.said}': {error}") from None
 
     def mixed(
         self, found: Mapping[str, Tensor], memory: dict[str, Any] | None, update: bool

@@ -10,13 +10,13 @@ from studio import ranks, registry
 from studio.materials import Materials
 from studio.pipelines import reward_guard_usual, rewards
 from studio.pipelines.data_prompts import Prompts
-from studio.pipelines.errors import UsageError
+from studio.pipelines.errors import ModelError, UsageError
 from studio.trainers import rewarded
 from studio.trainers.base import Settings
 
 
 def wishes(settings: Settings) -> None:
-    """Before the model is loaded: whether the terms can be rewards. Raises UsageError and DataError."""
+    """Before the model is loaded: whether the terms can be rewards. Raises UsageError, DataError and ModelError."""
     wish = getattr(settings, "reward", None)
     if not isinstance(wish, rewards.Rewards):
         return
@@ -28,12 +28,13 @@ def wishes(settings: Settings) -> None:
     made = rewards.build(wish, ranks.device(), torch.float32, differentiable=weight > 0)
     if settings.data.folder is None:
         made.compared(None)
+    made.expected()
     guard = getattr(settings, "guard", None)
     if guard is not None and guard.every and guard.terms:
         try:
-            reward_guard_usual.build(guard.terms, ranks.device())
-        except UsageError as error:
-            raise UsageError(f"guard.terms: {error}") from None
+            reward_guard_usual.build(guard.terms, ranks.device()).expected()
+        except (UsageError, ModelError) as error:
+            raise type(error)(f"guard.terms: {error}") from None
 
 
 def idle(wish: rewards.Rewards) -> None:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from studio.config import RunConfig, make
+from studio.pipelines import hub, rewards
+from studio.pipelines.encoders import files
 from studio.pipelines.errors import StudioError
 from studio.store import Run
 from studio.train import train
@@ -47,6 +50,10 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("alignprop", {"reward": wish("tests.nowhere:cute")}, "does not import"),
     ("alignprop", {"reward": GIVEN, "guard": {"terms": ["hsp"]}}, "guard.terms: .*did you mean 'hps'"),
     ("alignprop", {"reward": wish("clip-i")}, SEEN),
+    ("alignprop", {"reward": wish("clip-t")}, "reward term 'clip-t': encoder openai/.*: not cached, and the hub"),
+    ("alignprop", {"reward": wish("clip-t(encoder=/nowhere/clip)")}, "encoder '/nowhere/clip': no such folder"),
+    ("ddpo", {"reward": wish("hps-v2.1")}, "reward term 'hps-v2.1': encoder xswu/HPSv2.*: not cached"),
+    ("ddpo", {"reward": wish("jpeg-size"), "guard": {"terms": ["clip-t"]}}, "guard.terms: .*: not cached"),
     ("alignprop", {"reward": GIVEN, "sampler": "lmc"}, "sampler"),
     ("alignprop", {"reward": GIVEN, "prompts": {"file": "nowhere.txt"}}, "prompts.file"),
     (
@@ -71,6 +78,17 @@ def test_nothing_is_written(trainer: str, settings: dict[str, Any], said: str, t
         train(config(tmp_path / "runs", trainer, **settings))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_can_be_downloaded_or_is_loaded_is_not_refused_and_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(source: str, revision: str, patterns: list[str], cached: bool) -> str:
+        assert cached
+        return "not here"
+
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    monkeypatch.setattr(files, "fetched", asked)
+    wanted = rewards.Rewards(terms=("clip-t", "hps-v2.1", "pickscore", "embedded-prompt", "jpeg-size"))
+    rewards.build(wanted, torch.device("cpu"), torch.float32).expected()
 
 
 def test_a_run_that_failed_before_its_first_step_may_be_another(tmp_path: Path) -> None:

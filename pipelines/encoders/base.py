@@ -16,7 +16,7 @@ from torch import Tensor
 
 from studio.pipelines import checkpoints
 from studio.pipelines.cache import Cache
-from studio.pipelines.encoders.files import load_or_refuse, pinned, place, said
+from studio.pipelines.encoders.files import load_or_refuse, local, pinned, place, said
 from studio.pipelines.encoders.framing import Framing, prepare, rows
 from studio.pipelines.errors import DataError
 
@@ -79,6 +79,10 @@ class Encoder(ABC):
     def loaded(self) -> Loaded:
         """Network, framing and tokenizer. Raises ModelError when they cannot be had."""
         return load_or_refuse(self.id, lambda: self.load(place(self.source, self.revision)))
+
+    def expected(self) -> None:
+        """Raises ModelError where its files are not on this machine and the hub does not answer; reads nothing."""
+        local(self.source, self.revision)
 
     def image_features(self, pictures: Iterable[Tensor]) -> Tensor:
         """Unit `[B, D]` float32 of pictures `[3 or 4, h, w]` in 0..1; NaN rows for pictures that hold NaN."""

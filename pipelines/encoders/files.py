@@ -48,24 +48,40 @@ def place(source: str, revision: str = "", wanted: Sequence[str] = WANTED) -> Pa
 
     Raises ModelError, within seconds when there is no network.
     """
+    here = local(source, revision, wanted)
+    if here is not None:
+        return here
+    revision = pinned(source, revision)
+    found = fetched(source, revision, readable(wanted), False)
+    if isinstance(found, str):
+        raise ModelError(f"encoder {source}@{revision}: the hub refused it ({found}); {WITHOUT}")
+    if not has_weights(found):
+        raise ModelError(f"encoder {source}@{revision}: has no safetensors, only pickled weights: {pickles.WHY}")
+    return found
+
+
+def local(source: str, revision: str = "", wanted: Sequence[str] = WANTED) -> Path | None:
+    """The folder `source`, or the hub repository's cached files that match `wanted`; None where `place` would download.
+
+    Raises ModelError where they are not here and the hub cannot be asked, within seconds.
+    """
     path, kind = checkpoints.place(source)
     if kind == "folder":
         return path
     if kind == "file" or not checkpoints.HUB_ID.fullmatch(source):
         raise ModelError(f"encoder {source[:200]!a}: no such folder, and not a hub id like owner/name; {WITHOUT}")
     revision = pinned(source, revision)
-    patterns = [*wanted, *(("*.bin", "*.pt") if pickles.may() else ())]
-    cached = fetched(source, revision, patterns, True)
+    cached = fetched(source, revision, readable(wanted), True)
     if isinstance(cached, Path) and has_weights(cached):
         return cached
     if not hub.reachable():
         raise ModelError(f"encoder {source}@{revision}: not cached, and the hub does not answer; connect, {WITHOUT}")
-    found = fetched(source, revision, patterns, False)
-    if isinstance(found, str):
-        raise ModelError(f"encoder {source}@{revision}: the hub refused it ({found}); {WITHOUT}")
-    if not has_weights(found):
-        raise ModelError(f"encoder {source}@{revision}: has no safetensors, only pickled weights: {pickles.WHY}")
-    return found
+    return None
+
+
+def readable(wanted: Sequence[str]) -> list[str]:
+    """The patterns of files that may be read: pickles too where they are allowed."""
+    return [*wanted, *(("*.bin", "*.pt") if pickles.may() else ())]
 
 
 def fetched(source: str, revision: str, patterns: list[str], cached: bool) -> Path | str:

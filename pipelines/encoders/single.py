@@ -36,6 +36,10 @@ class SingleFile(Encoder):
         """Network, framing and tokenizer out of the file. Raises ModelError when they cannot be had."""
         return load_or_refuse(self.id, lambda: self.load(find(self.source, self.revision, self.file)))
 
+    def expected(self) -> None:
+        """Raises ModelError where the file is not on this machine and the hub does not answer; reads nothing."""
+        local(self.source, self.revision, self.file)
+
 
 def title(source: str, revision: str, file: str) -> str:
     """How one file's weights are named in tables and errors; on this machine there is no revision."""
@@ -47,18 +51,30 @@ def find(source: str, revision: str, file: str) -> Path:
 
     Raises ModelError, also when there is only a pickle and pickles are not allowed.
     """
+    here, names = local(source, revision, file), named(file)
+    if here is not None:
+        return here
+    lack = f"no {names[0]}: {pickles.WHY}"
+    return fetched(source, revision, [*names, *TEXTS], lambda folder: picked(folder, names), lack)
+
+
+def local(source: str, revision: str, file: str) -> Path | None:
+    """What `find` finds on this machine; None where it would be downloaded. Raises as `find`, and downloads nothing."""
     path, kind = checkpoints.place(source)
     if kind == "file":
         return path
-    safe = str(Path(file).with_suffix(".safetensors"))
-    names = [safe, file] if pickles.may() or safe == file else [safe]
+    names = named(file)
     if kind == "folder":
         if not any((path / name).is_file() for name in names) and (path / file).is_file():
             pickles.refuse(path / file)
         return picked(path, names) or missing(f"{path}: no {' or '.join(names)} in it")
-    return fetched(
-        source, revision, [*names, *TEXTS], lambda folder: picked(folder, names), f"no {safe}: {pickles.WHY}"
-    )
+    return cached(source, revision, [*names, *TEXTS], lambda folder: picked(folder, names))
+
+
+def named(file: str) -> list[str]:
+    """The names under which a file may be read, the one without pickles first."""
+    safe = str(Path(file).with_suffix(".safetensors"))
+    return [safe, file] if pickles.may() or safe == file else [safe]
 
 
 def picked(folder: Path, names: list[str]) -> Path | None:
@@ -76,18 +92,29 @@ def fetched(source: str, revision: str, patterns: list[str], pick: Callable[[Pat
 
     Raises ModelError, within seconds when there is no network; `lack` says what it is when `pick` finds nothing.
     """
-    if not checkpoints.HUB_ID.fullmatch(source):
-        return missing(f"encoder {source[:200]!a}: no such file or folder, and not a hub id like owner/name")
-    revision = files.pinned(source, revision)
-    cached = files.fetched(source, revision, patterns, True)
-    if isinstance(cached, Path) and (found := pick(cached)):
+    if (found := cached(source, revision, patterns, pick)) is not None:
         return found
-    if not hub.reachable():
-        return missing(f"encoder {source}@{revision}: not cached, and the hub does not answer; connect")
+    revision = files.pinned(source, revision)
     folder = files.fetched(source, revision, patterns, False)
     if isinstance(folder, str):
         return missing(f"encoder {source}@{revision}: the hub refused it ({folder})")
     return pick(folder) or missing(f"encoder {source}@{revision}: has {lack}")
+
+
+def cached(source: str, revision: str, patterns: list[str], pick: Callable[[Path], Path | None]) -> Path | None:
+    """What `pick` takes out of a hub repository's cached files; None where they would be downloaded.
+
+    Raises ModelError where the hub cannot be asked, within seconds.
+    """
+    if not checkpoints.HUB_ID.fullmatch(source):
+        return missing(f"encoder {source[:200]!a}: no such file or folder, and not a hub id like owner/name")
+    revision = files.pinned(source, revision)
+    folder = files.fetched(source, revision, patterns, True)
+    if isinstance(folder, Path) and (found := pick(folder)):
+        return found
+    if not hub.reachable():
+        return missing(f"encoder {source}@{revision}: not cached, and the hub does not answer; connect")
+    return None
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
