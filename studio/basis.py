@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from studio import ranks, start
+from studio import ranks, registry, start
 
 if TYPE_CHECKING:
     from studio.config import RunConfig
@@ -112,17 +112,34 @@ def digest(value: Any) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`lr: 0.0001 -> 0.5` for each setting that differs; growing `steps` is no difference."""
+    """`lr: 0.0001 -> 0.5` for each setting that differs.
+
+    Growing `steps` is no difference; what follows from other settings in both, and nobody gave, is not named.
+    """
     steps = "settings.steps"
     grown = old.get(steps, 0) <= new.get(steps, 0)
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     if "trainer" in keys:  # the others follow from it
         keys = ["trainer"]
+    elif keys:
+        derived = following(old) & following(new)
+        keys = [key for key in keys if key not in derived] or keys
     return [
         f"{key.removeprefix('settings.')}: {old.get(key)} -> {new.get(key)}"
         for key in keys
         if not (key == steps and grown)
     ]
+
+
+def following(config: Mapping[str, Any]) -> set[str]:
+    """The settings that follow from others in a config by dotted names, and that nobody gave."""
+    if "trainer" not in config:
+        return set()
+    kind = registry.trainer(config["trainer"]).Config
+    plain = {key.removeprefix("settings."): value for key, value in config.items()}
+    settings = kind.model_construct(**{key: value for key, value in plain.items() if key in kind.model_fields})
+    free = settings.undecided()
+    return {f"settings.{key}" for key in kind.model_fields if getattr(free, key) != getattr(settings, key)}
 
 
 def fixed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

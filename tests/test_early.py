@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from studio.basis import differences, numbers
 from studio.config import RunConfig, make
 from studio.pipelines import hub, rewards
 from studio.pipelines.encoders import files
@@ -46,6 +47,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("alignprop", {"reward": wish("jpeg-sofd-bits")}, "did you mean 'jpeg-soft-bits'"),
     ("alignprop", {"reward": wish("jpeg-size")}, "has no gradient.*use jpeg-soft-bits"),
     ("alignprop", {"reward": wish("embedded-wish(wish=colour=tael)")}, "did you mean 'teal'"),
+    ("alignprop", {"reward": wish("embedded-wish(wish=colour=mauve)")}, "no colour 'mauve' .there are: .*teal"),
     ("alignprop", {"reward": wish("tests.reward_functions:nothing")}, "has no function 'nothing'"),
     ("alignprop", {"reward": wish("tests.nowhere:cute")}, "does not import"),
     ("alignprop", {"reward": GIVEN, "guard": {"terms": ["hsp"]}}, "guard.terms: .*did you mean 'hps'"),
@@ -65,6 +67,8 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("rlcm", {"reward": wish("hsp")}, "did you mean 'hps'"),
     ("rlcm", {"pathwise": 1.0}, "has no gradient"),
     ("ddpo", {"sampler": "lcm"}, "there is the trainer rlcm"),
+    ("ddpo", {"sampler": "sde"}, "auto, ddim; sde and dance are for flow models"),
+    ("rlcm", {"start": Path("lcm:nope")}, "start: lcm:nope is not there; .*lcm:embedded"),
     ("ddpo", {"reward": wish()}, "reward.terms is empty"),
     ("lcm", {"reward": GIVEN}, "reward.terms does nothing with beta = 0: give --beta"),
     ("lcm", {"beta": 0.1}, "reward.terms is empty"),
@@ -89,6 +93,13 @@ def test_what_can_be_downloaded_or_is_loaded_is_not_refused_and_not_downloaded(m
     monkeypatch.setattr(files, "fetched", asked)
     wanted = rewards.Rewards(terms=("clip-t", "hps-v2.1", "pickscore", "embedded-prompt", "jpeg-size"))
     rewards.build(wanted, torch.device("cpu"), torch.float32).expected()
+
+
+def test_a_setting_that_follows_from_others_is_no_change_of_its_own(tmp_path: Path) -> None:
+    old, new, given = (numbers(config(tmp_path, "ddpo", **more)) for more in ({}, {"rollout": 8}, {"accumulate": 5}))
+    assert old["settings.accumulate"] != new["settings.accumulate"]
+    assert differences(old, new) == ["rollout: 4 -> 8"]
+    assert differences(old, given) == ["accumulate: 4 -> 5"]
 
 
 def test_a_run_that_failed_before_its_first_step_may_be_another(tmp_path: Path) -> None:
