@@ -42,7 +42,11 @@ class Bounds:
         """Which held-out judges have fallen, from where, and what the trained reward did meanwhile."""
         worse = {name: paired(better(now, peak, start, name, weight))[0] for name, weight in self.weights.items()}
         names = sorted((name for name in worse if worse[name] < 0), key=lambda name: worse[name])
-        said = [moved(f"held-out {name}", mean(peak.held[name]), mean(now.held[name]), peak.step) for name in names]
+        less = {name: ", of which less is better," if self.weights[name] < 0 else "" for name in names}
+        said = [
+            moved(f"held-out {name}{less[name]}", mean(peak.held[name]), mean(now.held[name]), peak.step)
+            for name in names
+        ]
         trained = moved("the trained reward", mean(peak.trained), mean(now.trained))
         return f"{' and '.join(said)} while {trained}"
 

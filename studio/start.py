@@ -31,7 +31,8 @@ def file(settings: Settings) -> Path | None:
     path = settings.start / NAME if settings.start.is_dir() else settings.start
     if not path.is_file():
         what = "a run without an adapter.safetensors" if settings.start.is_dir() else "not there"
-        raise UsageError(f"start: {settings.start} is {what}; name an adapter file, or a finished run's folder")
+        known = f"an adapter file, a finished run's folder or {drawing.EMBEDDED}"
+        raise UsageError(f"start: {settings.start} is {what}; name {known}")
     return path
 
 

@@ -23,6 +23,11 @@ from studio.trainers import policy, rewarded
 from studio.trainers.base import Loss
 
 NOISY = {True: ("sde", "dance"), False: ("ddim",)}  # samplers with actions, by whether the model is a flow model
+ELSEWHERE = {  # where other samplers belong
+    ("lcm", "tcd"): "; for lcm and tcd there is the trainer rlcm",
+    ("sde", "dance"): "; sde and dance are for flow models",
+    ("ddim",): "; ddim is for models that are no flow models",
+}
 
 
 class Config(policy.Settings):
@@ -76,7 +81,7 @@ def planned(config: Config, model: Backbone, shape: torch.Size | None = None) ->
     known = NOISY[model.prediction == "flow"]
     name = known[0] if config.sampler == "auto" else config.sampler
     if name not in known:
-        advice = "; for lcm and tcd there is the trainer rlcm" if name in ("lcm", "tcd") else ""
+        advice = next((said for names, said in ELSEWHERE.items() if name in names), "")
         raise UsageError(f"sampler '{name}': this model's samplers with actions are auto, {', '.join(known)}{advice}")
     schedule = sampling.schedule(model, name, config.sampler_steps, eta=config.eta, shape=shape, level=config.level)
     return Plan.of(schedule, path=config.pathwise > 0)

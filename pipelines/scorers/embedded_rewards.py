@@ -122,5 +122,6 @@ def wished(wish: str, known: Answers) -> Wanted:
             f"wish '{wish}': write attribute=answer; the judges know {', '.join(known)}{nearest(name, known)}"
         )
     if answer not in known[name]:
-        raise UsageError(f"wish '{wish}': the judges know no {name} '{answer}'{nearest(answer, known[name])}")
+        there = f"(there are: {', '.join(known[name])})"
+        raise UsageError(f"wish '{wish}': the judges know no {name} '{answer}' {there}{nearest(answer, known[name])}")
     return {name: answer}

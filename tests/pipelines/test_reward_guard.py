@@ -79,6 +79,12 @@ def test_the_sentence_says_from_where_to_where() -> None:
     assert said == "held-out judge fell from 0.9 (step 40) to 0.4 while the trained reward rose from 1 to 2"
 
 
+def test_the_sentence_says_where_less_is_better() -> None:
+    peak, now = look(40, SCORES, 1.0), look(60, SCORES + 1, 2.0)
+    (said,) = reasons(now, peak, bounds=Bounds(0.5, 0.8, 0.0, {"judge": -1.0}))
+    assert said.startswith("held-out judge, of which less is better, rose from 0.9 (step 40) to 1.9 while")
+
+
 def test_judges_count_by_their_weights_and_one_alone_for_a_picture_that_the_other_cannot_score() -> None:
     start = Look(0, SCORES, held={"a": SCORES, "b": SCORES})
     gap = unit(SCORES)

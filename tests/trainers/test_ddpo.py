@@ -81,7 +81,12 @@ def test_what_has_no_policy_gradient_is_refused(settings: Any, said: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sampler", "said"), [("lcm", "auto, ddim; for lcm and tcd there is the trainer rlcm"), ("sde", "auto, ddim$")]
+    ("sampler", "said"),
+    [
+        ("lcm", "auto, ddim; for lcm and tcd there is the trainer rlcm"),
+        ("sde", "auto, ddim; sde and dance are for flow models$"),
+        ("euler", "auto, ddim$"),
+    ],
 )
 def test_a_sampler_that_does_not_fit_is_refused(sampler: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
