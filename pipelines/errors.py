@@ -11,7 +11,7 @@ EXITS = {
     3: "data: something about the pictures or their captions, or no room on disk for what a run would write",
     4: "memory or disk ran out; what was finished is kept",
     5: "numbers: a loss, gradient or weight that is not finite, or a tensor that does not learn",
-    6: "model files: missing, damaged, refused or of another family",
+    6: "model files: missing, damaged, refused or of another family; or a judge that scores nothing",
     130: "stopped; the same command goes on from the last step that was saved",
 }
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})  # a full disk has three names

@@ -46,11 +46,11 @@ def test_numbers_of_all_processes_take_the_place_of_ones_own() -> None:
 
 def test_what_goes_on_is_said_ever_less_often() -> None:
     memory: dict[str, Any] = {}
-    said = [reward_doubts.unscored(scored(math.nan), "batch", memory) for _ in range(100)]
-    assert [number for number, texts in enumerate(said, 1) if texts] == [1, 10, 100]
-    assert "10 times in a row" in said[9][0]
-    assert reward_doubts.unscored(scored(1.0), "batch", memory) == []
-    assert reward_doubts.unscored(scored(math.nan), "batch", memory) != []
+    nothing, some = {"unscored": 1.0}, {"unscored": 0.5}
+    said = [reward_doubts.unscored(nothing, "batch", memory) for _ in range(reward_doubts.MOST)]
+    assert [number for number, texts in enumerate(said, 1) if texts] == [1]
+    assert reward_doubts.unscored(some, "batch", memory) == []
+    assert reward_doubts.unscored(nothing, "batch", memory) != []
     said = [reward_doubts.saturated({"above": 1.0}, 2.0, memory) for _ in range(60)]
     assert [number for number, texts in enumerate(said, 1) if texts] == [5, 50]
     assert reward_doubts.saturated({"above": 0.9}, 2.0, memory) == []
@@ -61,6 +61,13 @@ def test_the_share_above_a_margin_is_of_what_was_scored() -> None:
     assert float(reward_loss.above(scored(3.0, 1.0, 2.0, math.nan), 2.0)["above"]) == pytest.approx(2 / 3)
     assert float(reward_loss.above(scored(math.nan), 2.0)["above"]) == 0
     assert reward_loss.above(scored(1.0), None) == {}
+
+
+def test_the_terms_without_any_number_are_named() -> None:
+    some, none = torch.tensor([1.0, math.nan]), torch.tensor([math.nan, math.nan])
+    assert reward_doubts.muted(Scored(none, {"a": some, "b": none}, none.isfinite())) == ["b"]
+    said = reward_doubts.lost(["b"], "batch", {reward_doubts.SILENT: 1}, last=True)
+    assert "(b gave no number)" in str(said)
 
 
 # gradients that are not finite
