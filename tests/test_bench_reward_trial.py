@@ -32,13 +32,14 @@ TUNED = "alignprop-colour-tuned"
 
 
 def chosen(study: Study, out: Path) -> str:
-    """The winner of the study's trial."""
-    return winner(study.trial[0], study, out, CONFIG)
+    """The winner of AlignProp's trial."""
+    (trial,) = study.tried(TUNED)
+    return winner(trial, study, out, CONFIG)
 
 
 def test_the_larger_gain_wins_and_nobody_is_trained_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = bench_reward_config.read(CONFIG)
-    tried, number = trials(study, [TUNED, "ddpo-size"], tmp_path, CONFIG), study.trial[0].number
+    tried, number = trials(study, [TUNED, "ddpo-size"], tmp_path, CONFIG), study.tried(TUNED)[0].number
     for cell in tried:
         assert chosen(study, tmp_path) == ""
         assert "not yet" in " ".join(bench_reward_fair.tried(study, tmp_path, CONFIG))
@@ -65,7 +66,7 @@ def test_a_run_has_all_settings_of_its_trial(tmp_path: Path, monkeypatch: pytest
 
 def test_what_gains_most_over_all_seeds_of_a_trial_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = bench_reward_config.read(CONFIG)
-    trial = study.trial[0]
+    (trial,) = study.tried(TUNED)
     first, *rest = tries(trial, study, tmp_path, CONFIG)
     measured(first, [-9.0], monkeypatch, trial.number)  # by far the best, with one seed
     for cell in rest:
