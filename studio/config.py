@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from studio.toml import flatten, nones, parse, read, update, write
 from studio.trainers.base import Settings
 
 Layer = Mapping[str, Any]  # trainer, model, run, runs, seed and `settings`, nested as the config is
+DRAWS: dict[str, type] = {"sampler": str, "sampler_steps": int, "guidance_scale": float}  # of a run that draws
 SCHEME = re.compile(r"[a-z]{2,}:")  # "subject:fox" is no path
 
 
@@ -57,6 +59,10 @@ class RunConfig(Part):
         model = str(Path(self.model).absolute()) if Path(self.model).exists() else self.model
         update = {"run": run, "runs": runs.absolute(), "model": model, "settings": absolute(self.settings)}
         return self.model_copy(update=update)
+
+    def undecided(self) -> RunConfig:
+        """The same config without what follows from other settings and nobody gave."""
+        return self.model_copy(update={"settings": self.settings.undecided()})
 
 
 def absolute(value: Any) -> Any:
@@ -100,6 +106,23 @@ def make(trainer: str = "", *, toml: Layer | None = None, flags: Layer | None = 
         return RunConfig(**{**top, "trainer": name, "settings": made})
     except ValidationError as error:
         raise UsageError(explain(error, RunConfig, config, name, file)) from None
+
+
+def usual(config: RunConfig) -> dict[str, Any]:
+    """What every value of a config would be if nobody gave it, by dotted name; previews follow how the run draws."""
+
+    def made(**settings: Any) -> dict[str, Any]:
+        return flat(make(config.trainer, flags={"model": config.model, "settings": settings}).undecided())
+
+    plain, names = made(), [name for name in DRAWS if hasattr(config.settings, name)]
+    if len(names) < len(DRAWS):
+        return plain
+    own = {name: getattr(config.settings, name) for name in DRAWS}
+    with suppress(UsageError):  # what a flag alone cannot be, previews do not follow
+        sampler, key = config.settings.previews.sampler, "settings.previews.sampler"
+        drawn = made(**own, previews={"sampler": sampler}) | {key: made(**own)[key]}
+        return plain | {name: value for name, value in drawn.items() if name.startswith("settings.previews.")}
+    return plain
 
 
 def previewed(advice: Layer, kind: type[Previews]) -> dict[str, Any]:

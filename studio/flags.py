@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ValidationError
 
 from studio.commands.form import parse
-from studio.config import Layer, RunConfig, check_paths, check_place, from_toml, layer, make
+from studio.config import DRAWS, Layer, RunConfig, check_paths, check_place, from_toml, layer, make
 from studio.mistakes import explain, keys
 from studio.pipelines.assets import assets_folder
 from studio.pipelines.drawing import SAMPLERS
@@ -22,7 +22,6 @@ from studio.pipelines.settings import Part
 from studio.registry import trainer as trainer_named
 
 T = TypeVar("T")
-DRAWS: dict[str, type] = {"sampler": str, "sampler_steps": int, "guidance_scale": float}
 ALIASES = {
     "data": "data.folder",
     "trigger": "data.trigger",

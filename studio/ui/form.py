@@ -140,8 +140,7 @@ def plain(config: RunConfig) -> dict[str, Any]:
     """Every value of a config by its name in the form; None where there is none."""
     from studio.config import flat
 
-    settings = config.settings.undecided()
-    values = flat(config.model_copy(update={"settings": settings}))
+    values = flat(config.undecided())
     return {name.removeprefix(PREFIX): value for name, value in values.items()}
 
 

@@ -42,16 +42,16 @@ def command(config: RunConfig) -> str:
 
 def words(config: RunConfig) -> list[str]:
     """The words of the command after `studio`; what the model recommends is a default too."""
-    from studio.config import flat, make
+    from studio.config import flat, usual
 
-    usual, mine = flat(make(config.trainer, flags={"model": config.model})), flat(config)
+    given, mine = usual(config), flat(config.undecided())
     head = {"model": "embedded", "run": "", "runs": "runs", "seed": 0}
     said = ["train", config.trainer]
     for name, default in head.items():
         if mine[name] != default:
             said += flag(name, mine[name])
     for key, value in mine.items():
-        if key not in PLACES and value != usual.get(key):
+        if key not in PLACES and value != given.get(key):
             said += flag(key.removeprefix("settings."), value)
     return said
 

@@ -43,6 +43,27 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "few steps": ("rlcm", {"settings": {"reward": {"terms": ("jpeg-size",)}, "sampler": "tcd", "sampler_steps": 3}}),
+    "few steps, drawn in others": (
+        "rlcm",
+        {"settings": {"reward": {"terms": ("jpeg-size",)}, "sampler_steps": 3, "previews": {"steps": 4}}},
+    ),
+    "few steps, drawn in many": (
+        "alignprop",
+        {"settings": {"reward": {"terms": ("jpeg-soft-bits",)}, "sampler": "lcm", "previews": {"sampler": "auto"}}},
+    ),
+    "few steps, drawn by another sampler": (
+        "alignprop",
+        {
+            "model": "toy",
+            "settings": {
+                "reward": {"terms": ("jpeg-soft-bits",)},
+                "sampler": "lcm",
+                "sampler_steps": 2,
+                "previews": {"sampler": "tcd", "guidance_scale": 2.0},
+            },
+        },
+    ),
 }
 
 
