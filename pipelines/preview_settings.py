@@ -72,13 +72,13 @@ def as_trained(settings: Any, asked: Any) -> dict[str, Any]:
     """How previews are drawn beside a run that draws in few steps itself: the same way, which its adapter is made for.
 
     settings: the trainer's; asked: the table of previews as a person wrote it. Nothing where the run draws in many
-    steps, or the person names a sampler of many.
+    steps, or the person names a sampler of many, or the trainer has no such settings.
     """
     named = str(asked.get("sampler", "")) if isinstance(asked, Mapping) else ""
-    own = getattr(settings, "sampler", "")
-    if own not in FEW_STEP or (named and named not in FEW_STEP):
+    own: list[Any] = [getattr(settings, name, None) for name in ("sampler", "sampler_steps", "guidance_scale")]
+    if own[0] not in FEW_STEP or None in own or (named and named not in FEW_STEP):
         return {}
-    return vars(Drawing(named or own, settings.sampler_steps, settings.guidance_scale))
+    return vars(Drawing(named or own[0], own[1], own[2]))
 
 
 def advised(kind: type[Previews], advice: Any) -> Any:

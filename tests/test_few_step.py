@@ -8,6 +8,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +30,7 @@ from studio.pipelines.adapters import files, lora, sara, stacking, tlora, tokens
 from studio.pipelines.drawing import FEW, Drawing
 from studio.pipelines.errors import ModelError, UsageError
 from studio.pipelines.guidance_settings import Guiding
-from studio.pipelines.preview_settings import FewStep, Previews, advised
+from studio.pipelines.preview_settings import FewStep, Previews, advised, as_trained
 from studio.pipelines.protocols import Backbone
 from studio.pipelines.toy import Toy
 from studio.previews import Shot
@@ -197,6 +198,11 @@ def test_what_learns_in_few_steps_is_drawn_as_it_learns_unless_somebody_says_oth
     assert found.drawing == expected
     assert found.base_drawing.sampler == "auto"
     assert (found.base_drawing.steps, found.base_drawing.guidance_scale) == (12, 4.0) or not expected.few_step
+
+
+def test_a_trainer_whose_sampler_is_something_else_has_its_own_previews():
+    assert as_trained(SimpleNamespace(sampler="lcm"), {}) == {}
+    assert as_trained(SimpleNamespace(sampler=3, sampler_steps=2, guidance_scale=1.0), {}) == {}
 
 
 @pytest.mark.parametrize("sampler", ["auto", "ddim", "euler", "lcm", "tcd"])
