@@ -25,7 +25,6 @@ from studio.pipelines.errors import UsageError
 from studio.pipelines.guidance_hearing import hears, told
 from studio.pipelines.preview_settings import FewStep
 from studio.pipelines.protocols import Adapter, Backbone, Batch, Stream
-from studio.pipelines.rewards import Reward
 from studio.trainers.base import Choice, Loss, Settings, Turn
 from studio.trainers.dreambooth import embed
 
@@ -68,19 +67,18 @@ def losses(config: Config, model: Backbone, adapter: Adapter, data: Stream, memo
     if config.beta and config.free_encoders:
         raise UsageError("free_encoders: a reward decodes pictures at every step; leave it off, or use beta = 0")
     wish = rewards.build(config.reward, model.device, model.dtype, differentiable=True) if config.beta else None
-    return lessons(config, model, adapter, data, wish, memory)
+    return lessons(config, model, adapter, data, distillation_reward.Beside(wish, memory))
 
 
 def lessons(
-    config: Config, model: Backbone, adapter: Adapter, data: Stream, wish: Reward | None, memory: dict[str, Any]
+    config: Config, model: Backbone, adapter: Adapter, data: Stream, beside: distillation_reward.Beside
 ) -> Iterator[Loss]:
     """The losses of a run."""
     grids: dict[torch.Size, Grid] = {}
-    said: list[str] = []
 
     def then(numbers: Mapping[str, float]) -> Turn:
-        warnings, said[:] = tuple(said), []
-        return Turn(warnings=warnings, numbers=reward_loss.settled(numbers))
+        warnings, lost = beside.told(numbers, data.position >= config.steps * config.accumulate)
+        return Turn(warnings=warnings, numbers=reward_loss.settled(numbers), failed=lost)
 
     for batch in data:
         size = batch.latents.shape[1:]
@@ -90,11 +88,10 @@ def lessons(
         ours, theirs, clean = both(how, model, adapter, batch, times)
         gap = ours - theirs
         value = (distillation.per_sample(config.loss, gap, config.huber_c, batch.masks) * batch.weights).mean()
-        wished = distillation_reward.of(model, wish, clean, batch.prompts, memory)
-        said += wished.warnings
+        wished, seen = beside.of(model, clean, batch.prompts)
         numbers: dict[str, float | Tensor] = {"gap": gap.detach().square().mean().sqrt()}
-        numbers |= {"consistency": value.detach(), **wished.numbers}
-        yield Loss(value - config.beta * wished.value, numbers, then=then)
+        numbers |= {"consistency": value.detach(), **seen}
+        yield Loss(value - config.beta * wished, numbers, then=then)
 
 
 def both(config: Config, model: Backbone, adapter: Adapter, batch: Batch, times: Grid) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,10 +40,10 @@ def test_one_step_is_the_reward_of_guided_distillation_from_pure_noise() -> None
     assert int(times.t[-1]) == 999
     clean = times.origin(x, model.predict(x, t, model.embed(batch.prompts)), t)
     wish = rewards.build(one.config.reward, model.device, model.dtype, differentiable=True)
-    wished = distillation_reward.of(model, wish, clean, batch.prompts, {})
+    wished, _ = distillation_reward.Beside(wish, {}).of(model, clean, batch.prompts)
     loss = one.loss()
-    torch.testing.assert_close(loss.value.detach(), -wished.value.detach(), rtol=1e-4, atol=1e-6)
-    same(slopes(one, loss.value), slopes(one, -wished.value))
+    torch.testing.assert_close(loss.value.detach(), -wished.detach(), rtol=1e-4, atol=1e-6)
+    same(slopes(one, loss.value), slopes(one, -wished))
 
 
 def test_the_gradient_is_that_of_diffusers_unrolled_chain() -> None:

@@ -28,11 +28,11 @@ EMPTY, HALF = {"unscored": 1.0}, {"unscored": 0.5}  # means of two processes: no
 class Fickle:
     """A judge that scores as many batches as are `left`."""
 
-    left = 0
+    left, differentiable = 0, True
 
     def __call__(self, images: Tensor, prompts: list[str], references: Any) -> Tensor:
         self.left -= 1
-        return images.mean((1, 2, 3)) if self.left >= 0 else torch.full((len(images),), torch.nan)
+        return images.mean((1, 2, 3)) * (1.0 if self.left >= 0 else torch.nan)
 
 
 fickle = Fickle()
@@ -113,3 +113,23 @@ def test_a_short_run_without_any_score_is_not_done_until_something_is_scored(tmp
 def test_a_short_run_with_one_score_is_done(tmp_path: Path) -> None:
     fickle.left = 1
     assert Run(train(config(tmp_path, 3))).state() == "done"
+
+
+@pytest.mark.parametrize("steps", [2, MOST + 4])
+def test_nor_does_distillation_beside_whose_reward_nothing_is_scored(steps: int, tmp_path: Path) -> None:
+    settings = {
+        "steps": steps, "batch": 2, "precision": "no", "previews": {"steps": 2}, "adapter": {"rank": 2}, "beta": 0.1,
+        "drawn": {"pictures": 4, "sampler_steps": 2}, "reward": {"terms": [FICKLE]},
+    }  # fmt: skip
+    wanted = make("lcm", flags={"model": "toy", "run": "one", "runs": tmp_path, "settings": settings})
+    fickle.left = 0
+    with pytest.raises(ModelError, match=FICKLE):
+        train(wanted)
+    found = Run(tmp_path / "one")
+    assert found.done_steps() == (MOST if steps > MOST else 0)  # the last step is not done before it is learnt from
+    told = [
+        event for event in found.events() if event.event == "warning" and "could be scored" in str(event.get("message"))
+    ]
+    assert len(told) == 1
+    fickle.left = 100
+    assert Run(train(wanted)).state() == "done"
