@@ -14,8 +14,8 @@ from studio.config import RunConfig, layer, make, merge
 from studio.pipelines.errors import UsageError
 from studio.store import Run
 
-FORWARD, BACKWARD = 0.01, 0.02  # seconds of one core for a picture of the embedded model; measured on an Intel Xeon
-STEP, START = 1.0, 60.0  # seconds that a step and a run take besides
+FORWARD, BACKWARD = 0.01, 0.0215  # seconds of one core for a picture of the embedded model; measured on an Intel Xeon
+STEP, TAUGHT, START = 1.0, 0.1, 40.0  # seconds that a step with pictures, one without and a run take besides
 
 
 @dataclass(frozen=True)
@@ -117,21 +117,31 @@ def minutes(cell: Cell) -> float:
     before = minutes(cell.before) if cell.before is not None and not cell.before.done else 0.0
     settings = cell.config.settings
     looks = 1 + (len(settings.keep_steps) or settings.steps // (settings.save_every or settings.steps))
-    return before + (START + settings.steps * (STEP + step(settings)) + looks * look(cell)) / 60
+    return before + (START + settings.steps * step(settings) + guarding(settings) + looks * look(cell)) / 60
 
 
 def step(settings: Any) -> float:
-    """Seconds of an optimizer step, counted in calls of the network."""
+    """Seconds of an optimizer step: calls of the network, and what it takes besides."""
     if not hasattr(settings, "sampler_steps"):
-        return float(settings.batch * settings.accumulate * (FORWARD + BACKWARD))
+        return float(TAUGHT + settings.batch * settings.accumulate * (FORWARD + BACKWARD))
     sides, calls = 2 if settings.guidance_scale > 1 else 1, settings.sampler_steps
     if not hasattr(settings, "rollout"):
         kept = {"full": calls, "last_k": getattr(settings.truncation, "k", 1)}
         learnt = kept.get(settings.truncation.mode, (calls + 1) / 2)
-        return float(sides * settings.batch * settings.accumulate * (calls * FORWARD + learnt * (FORWARD + BACKWARD)))
+        pictures = settings.batch * settings.accumulate
+        return float(STEP + sides * pictures * (calls * FORWARD + learnt * (FORWARD + BACKWARD)))
     learnt = settings.epochs * settings.learnt(settings.actions)
     pictures = settings.rollout / settings.updates / settings.epochs
-    return float(sides * pictures * (calls * FORWARD + learnt * (FORWARD + BACKWARD)))
+    return float(STEP + sides * pictures * (calls * FORWARD + learnt * (FORWARD + BACKWARD)))
+
+
+def guarding(settings: Any) -> float:
+    """Seconds that a run's guard takes, where nothing ends the run before its last step."""
+    guard = getattr(settings, "guard", None)
+    if guard is None or not guard.every:
+        return 0.0
+    sides = 2 if settings.guidance_scale > 1 else 1
+    return float((1 + settings.steps // guard.every) * guard.pictures * settings.sampler_steps * FORWARD * sides)
 
 
 def look(cell: Cell) -> float:

@@ -14,7 +14,7 @@ from studio import bench_reward, bench_reward_config, bench_reward_findings, ben
 from studio import bench_reward_text as text
 from studio import bench_reward_text_race as race_text
 from studio.bench_reward import Bench
-from studio.bench_reward_cells import Cell, cells, minutes, trials
+from studio.bench_reward_cells import Cell, cells, guarding, minutes, trials
 from studio.bench_reward_config import Before, Race, Recipe, Study, Sweep
 from studio.bench_reward_curves import Curve, Point, asked, at, clock, curve, looked, reach, times
 from studio.bench_reward_findings import Known, first, kept, swept
@@ -293,6 +293,17 @@ def test_the_shipped_study_is_of_runs_that_can_be() -> None:
     assert personal.before is not None
     assert personal.before.config.trainer == "dreambooth"
     assert str(personal.config.settings.start).endswith("fox-0")
+
+
+def test_a_guards_looks_count_in_the_minutes_of_a_cell() -> None:
+    study = bench_reward_config.read(CONFIG)
+    guarded, free = (Cell(study, name, 0, Path("build"), CONFIG).config.settings for name in ("hack", "hack-free"))
+    assert guarding(free) == 0
+    looks = 1 + guarded.steps // guarded.guard.every
+    often = guarded.model_copy(update={"guard": guarded.guard.model_copy(update={"every": guarded.steps})})
+    assert guarding(guarded) == pytest.approx(guarding(often) * looks / 2)  # with every = steps: the start and the end
+    dreambooth = Cell(study, "fox", 0, Path("build"), CONFIG).config.settings
+    assert guarding(dreambooth) == 0
 
 
 def test_a_run_may_have_seeds_of_its_own_besides_the_studys() -> None:
