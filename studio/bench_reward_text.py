@@ -129,7 +129,8 @@ def beside(before: Before, runs: Runs) -> Iterator[str]:
     yield from (f"**{before.name}**: {kept(before, runs)}.", "")
     if not runs.get(before.run):
         return
-    yield from ("| number | before | after | change | |", "|---|--:|--:|--:|---|")
+    known = ", ".join(str(one.seed) for one in runs[before.run])
+    yield from (f"| number | before | after | change | of seeds {known} | |", "|---|--:|--:|--:|---|---|")
     for number in before.numbers:
         rows = change(before, number, runs)
         seeds = [seed for seed, *_ in rows]
@@ -138,5 +139,6 @@ def beside(before: Before, runs: Runs) -> Iterator[str]:
             for values in ([a for _, a, _ in rows], [b for *_, b in rows], [b - a for _, a, b in rows])
         )
         stays = f"may not fall by more than {before.bar:.0%}" if number in before.keep else ""
-        yield f"| {number} | {interval(old)} | {interval(new)} | {signed(moved)} | {stays} |"
+        each = ", ".join(f"{b - a:+.3f}" for _, a, b in rows)
+        yield f"| {number} | {interval(old)} | {interval(new)} | {signed(moved)} | {each} | {stays} |"
     yield ""
