@@ -23,6 +23,7 @@ from studio import bench_reward_plot as plot
 from studio import bench_reward_text as text
 from studio.bench_reward_cells import Cell, cells, chain, find, minutes, trials, tries, winner
 from studio.bench_reward_config import Study
+from studio.bench_reward_summary import summary
 from studio.compare_local import Local
 from studio.compare_workers import Outcome, Task
 from studio.pipelines.errors import StudioError, UsageError
@@ -167,8 +168,9 @@ def page(bench: Bench, study: Study, console: Console) -> int:
     if (bench.pages / MEMORY).is_file():
         extra += ["## memory", "", f"Measured apart, by allocations: [{MEMORY}]({MEMORY}).", ""]
     extra += bench_reward_fair.gpu(bench.pages)
-    fair = list(bench_reward_fair.tried(study, bench.out, bench.config))
-    text.write(text.page(study, runs, done, about, f"{file.stem}.png" if shown else "", extra, fair), file)
+    head = [*summary(study, runs, bench_reward_lcm.read(bench.out))]
+    head += bench_reward_fair.tried(study, bench.out, bench.config)
+    text.write(text.page(study, runs, done, about, f"{file.stem}.png" if shown else "", extra, head), file)
     console.print(f"wrote {file}")
     return 0
 

@@ -41,10 +41,10 @@ def write(lines: Iterator[str], file: Path) -> None:
 
 def page(
     study: Study, runs: Runs, done: tuple[int, int], about: str, plot: str, extra: Sequence[str],
-    fairness: Sequence[str] = (),
+    head: Sequence[str] = (),
 ) -> Iterator[str]:  # fmt: skip
     """All lines. done: cells, of how many; about: command and hardware; plot: its file, "" for none; extra: last;
-    fairness: how settings were come by.
+    head: before the experiments.
     """
     unfinished = "" if done[0] == done[1] else " **This page is of an unfinished benchmark.**"
     yield from (
@@ -52,7 +52,7 @@ def page(
         f"{about} {done[0]} of {done[1]} runs are done, seeds {', '.join(map(str, study.seeds))} and, where"
         f" rows say so, more, model {study.model}. Runs of trials are not among them.{unfinished}", "", HOW,
     )  # fmt: skip
-    yield from fairness
+    yield from head
     yield from ([f"![held-out reward over queries and seconds]({plot})", ""] if plot else [])
     for experiment in study.order:
         yield from (f"## {experiment}", "")

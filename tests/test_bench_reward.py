@@ -20,6 +20,7 @@ from studio.bench_reward_curves import Curve, Point, asked, at, clock, curve, lo
 from studio.bench_reward_findings import Known, first, kept, swept
 from studio.bench_reward_races import Side, beside, equal, laps, raced
 from studio.bench_reward_sheet import FILE, Row, Sheet
+from studio.bench_reward_summary import summary
 from studio.events import Event
 from studio.methods_page import NOTES
 from studio.pipelines.errors import UsageError
@@ -372,6 +373,20 @@ def test_the_page_is_of_what_is_there_and_keeps_what_was_written_by_hand(tmp_pat
     assert said.count(NOTES) == 1
     assert said.endswith("by hand\n")
     assert "No data yet." in said
+
+
+def test_the_head_of_the_page_says_what_became_of_every_bar() -> None:
+    study = bench_reward_config.read(CONFIG)
+    runs = {
+        "alignprop-size": [known(s, [3, 1], 1, "jpeg-size", diversity=0.5) for s in range(3)],
+        "ddpo-size": [known(s, [3, 2], 90, "jpeg-size", diversity=0.5) for s in range(3)],
+    }
+    said, bare = list(summary(study, runs, [])), list(summary(study, {}, []))
+    assert [line.count("**holds**, 90 [90, 90]") for line in said if "AlignProp, random K" in line] == [3, 0]
+    assert not any("holds" in line for line in bare)
+    bars = len(study.race) + len(study.hack) + len(study.before) + 1
+    assert sum("no data yet" in line for line in bare) == bars
+    assert len(said) == len(bare) == bars + 6  # heads of two tables, and what parts them
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
