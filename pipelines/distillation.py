@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from diffusers import DDIMScheduler
+from pydantic import AfterValidator, Field, ValidationInfo
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils._python_dispatch import _disable_current_modes
@@ -158,13 +159,19 @@ def indices(times: Grid, batch: int, generator: torch.Generator) -> Tensor:
 
 
 def guidance(least: float, most: float, batch: int, generator: torch.Generator) -> Tensor:
-    """The teacher's w `[B]`, uniform between both: the usual guidance scale minus 1, as LCM counts it.
-
-    Raises UsageError where the least is more than the most.
-    """
-    if least > most:
-        raise UsageError(f"w_min = {least:g} is more than w_max = {most:g}: give a range, or the same number twice")
+    """The teacher's w `[B]`, uniform between both: the usual guidance scale minus 1, as LCM counts it."""
     return least + (most - least) * draws.draw(lambda rows: torch.rand(rows, generator=generator), batch, generator)
+
+
+def no_less(w_max: float, others: ValidationInfo) -> float:
+    """The setting w_max. Raises ValueError where w_min is more."""
+    w_min = others.data.get("w_min", w_max)
+    if w_min > w_max:
+        raise ValueError(f"w_min = {w_min:g} is more than w_max = {w_max:g}: give a range, or the same number twice")
+    return w_max
+
+
+Most = Annotated[float, Field(ge=0, le=100, validate_default=True), AfterValidator(no_less)]
 
 
 def teach(model: Backbone, adapter: Adapter, x: Tensor, t: Tensor, prompts: list[str], w: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from studio.pipelines.errors import ModelError
 from studio.pipelines.protocols import Backbone
 from studio.pipelines.rewards import Reward
 
-UNIT = "batch"
+UNIT, ALONE = "batch", "it was distilled without the reward"
 
 
 @dataclass
@@ -46,5 +46,5 @@ class Beside:
         if self.reward is None:
             return (), None
         said, self.said = dict.fromkeys(self.said), []
-        doubts = (*said, *reward_doubts.unscored(numbers, UNIT, self.memory))
+        doubts = (*said, *reward_doubts.unscored(numbers, UNIT, self.memory, ALONE))
         return doubts, reward_doubts.lost(self.mute, UNIT, self.memory, last)

@@ -36,7 +36,7 @@ class Plan:
         if not any(k.S for k in plan.steps):
             raise UsageError(
                 f"sampler_steps, sampler: none of the {len(plan.steps)} steps adds noise, so there is no action to "
-                "learn; use more steps and a sampler with noise, or the trainer alignprop, which needs none"
+                "learn; use more steps and one with noise (lcm, sde, ddim with eta = 1), or alignprop, which needs none"
             )
         if path and plan.steps[-1].S:
             raise UsageError("pathwise: this sampler's last step adds noise, which the policy's gradient covers; use 0")

@@ -12,20 +12,21 @@ from studio.pipelines.rewards import Rewards, Scored
 SILENT, ABOVE = "silent", "above"  # in memory: how often in a row nothing was scored, or all of it above the margin
 SCORED = "scored"  # in memory: that a picture was scored since the run began
 PATIENCE = 5  # updates in a row
+LOST = "nothing was learnt from it"
 MOST = 10  # batches or roll-outs in a row without a score: with those the run ends
 
 
-def unscored(numbers: Mapping[str, float], unit: str, memory: dict[str, Any]) -> list[str]:
+def unscored(numbers: Mapping[str, float], unit: str, memory: dict[str, Any], so: str = LOST) -> list[str]:
     """Said of the first update in a row of which no picture could be scored in any process. Changes `memory`.
 
-    numbers: of the update, means over all processes, so that all of them count alike.
+    numbers: of the update, means over all processes, so that all of them count alike. so: what came of it.
     """
     if 1 - numbers.get("unscored", 0.0) > TINY:
         memory.pop(SILENT, None)
         memory[SCORED] = True
         return []
     memory[SILENT] = times = memory.get(SILENT, 0) + 1
-    return [f"no picture of a {unit} could be scored, and nothing was learnt from it"] if times == 1 else []
+    return [f"no picture of a {unit} could be scored, and {so}"] if times == 1 else []
 
 
 def lost(mute: Sequence[str], unit: str, memory: Mapping[str, Any], last: bool) -> ModelError | None:
@@ -36,7 +37,8 @@ def lost(mute: Sequence[str], unit: str, memory: Mapping[str, Any], last: bool) 
     times = memory.get(SILENT, 0)
     if times < MOST and not (last and times and SCORED not in memory):
         return None
-    when = f"of {times} {unit}s in a row" if SCORED in memory or not last else "of the whole run"
+    many = f"{unit}{'es' if unit.endswith('ch') else 's'}"
+    when = f"of {times} {many} in a row" if SCORED in memory or not last else "of the whole run"
     who = f"{', '.join(mute)} gave no number" if mute else "the terms never had a number for the same picture"
     return ModelError(
         f"reward.terms: no picture {when} could be scored ({who}): mend the judge, or take it out of reward.terms; "

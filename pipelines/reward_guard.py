@@ -117,6 +117,7 @@ class Watch:
         kept["looked"] = step
         start, peak, best = (Look.read(kept[name]) for name in ("start", "peak", "best_look"))
         now, _, said = self.eye.look(step, kept)
+        messages = (*messages, *filter(None, [now.told(start)]))
         numbers = now.numbers()
         if not kept["told"]:
             numbers |= {f"start/{name}": value for name, value in start.numbers().items()}

@@ -43,6 +43,14 @@ class Look:
         found |= self.spread | ({} if self.kl is None else {"kl": self.kl})
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
+    def told(self, start: Look) -> str:
+        """What held-out judges and diversity are beside the start's, in a line; without what could not be taken."""
+        was = {name: mean(values) for name, values in start.held.items()} | start.spread
+        now = {name: mean(values) for name, values in self.held.items()} | self.spread
+        pairs = [(name, now[name], was[name]) for name in now if name in was and math.isfinite(now[name] + was[name])]
+        said = ", ".join(f"{name} {new:.3g} ({old:.3g})" for name, new, old in pairs)
+        return f"step {self.step}: the guard sees, and saw at the start: {said}" if said else ""
+
     def silent(self) -> list[str]:
         """A warning for each judge that could score none of the pictures."""
         names = [name for name, values in self.held.items() if not values.isfinite().any()]

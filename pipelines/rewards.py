@@ -192,7 +192,7 @@ def advice(one: Weighted) -> str:
     """What to use in the place of a term without a gradient."""
     if one.term.kind == "python":
         return f"if it is made of torch functions only, set {one.term.name.partition(':')[2]}.differentiable = True"
-    others = "or a trainer that needs none (ddpo, rlcm)"
+    others = "or a trainer that needs none (ddpo, or rlcm without pathwise)"
     name = INSTEAD.get(spelled(one.scorer.about.name))
     return f"use {name}, {others}" if name else f"use another term, {others}"
 

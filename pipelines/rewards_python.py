@@ -8,6 +8,7 @@ picture that it cannot score. With `function.differentiable = True` gradients fl
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import Tensor
 from studio.pipelines.errors import StudioError, UsageError
 from studio.pipelines.protocols import About
 from studio.pipelines.rewards_terms import Term, nearest
+
+CALLED = "images, prompts, references"
 
 
 class Callable:
@@ -75,4 +78,10 @@ def found(term: Term) -> Any:
     if not callable(function):
         near = nearest(name, [key for key in vars(holder) if not key.startswith("_")])
         raise UsageError(f"reward term '{term.said}': {module} has no function '{name}'{near}")
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError as error:
+        raise UsageError(f"reward term '{term.said}': {error}; it is called as {name}({CALLED})") from None
+    except ValueError:  # of something that is not written in Python nothing is known before it is called
+        pass
     return function

@@ -17,7 +17,8 @@ class Rewards(Part):
         tuple[str, ...],
         Field(
             description="A scorer's number, with a weight and settings if need be (`0.5*hps`, `jpeg-soft-bits`, "
-            "`embedded-wish(wish=colour=teal)`), a Python callable `module:function`, or the http address of a judge"
+            "`embedded-wish(wish=colour=teal)`), a Python function `module:name` of (images, prompts, references), or "
+            "the http address of a judge"
         ),
     ] = ()
     standardise: Annotated[

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +70,8 @@ def run(bench: Bench, console: Console) -> int:
     wanted = cells(study, names, bench.seeds or study.seeds, bench.out, bench.config)
     tried = trials(study, names, bench.out, bench.config)
     if bench.dry_run:
-        return listed([*tried, *wanted], bench, LCM in asked, console)
+        few = bench_reward_lcm.missed(bench_reward_lcm.read(bench.out), bench.seeds or study.seeds)
+        return listed([*tried, *wanted], bench, {LCM: bool(few)} if LCM in asked else {}, console)
     if code := together(tried, bench, False, console):  # what others have a setting from comes first
         return code
     return together(wanted, bench, LCM in asked, console)
@@ -100,20 +101,23 @@ def finished(cell: Cell) -> bool:
     return all(sheet.get(*place) is not None for place in bench_reward_measure.wanted(cell))
 
 
-def listed(wanted: Sequence[Cell], bench: Bench, lcm: bool, console: Console) -> int:
-    """The cells with their times. A config that cannot be is an error here, before anything runs."""
+def listed(wanted: Sequence[Cell], bench: Bench, few: Mapping[str, bool], console: Console) -> int:
+    """The cells with their times. A config that cannot be is an error here, before anything runs. few: lcm, and
+    whether something of it is missing.
+    """
     table, total = Table("cell", "trainer", "steps", "about minutes"), 0.0
     for cell in wanted:
         takes = 0.0 if finished(cell) else minutes(cell)
         total += takes
         said = f"{takes:.1f}" if takes else "done"
         table.add_row(cell.name, cell.about.trainer, str(cell.config.settings.steps), said)
-    if lcm:
-        total += bench_reward_lcm.MINUTES
-        table.add_row(LCM, "", "", f"{bench_reward_lcm.MINUTES:.1f}")
+    for name, missing in few.items():
+        takes = bench_reward_lcm.MINUTES if missing else 0.0
+        total += takes
+        table.add_row(name, "", "", f"{takes:.1f}" if takes else "done")
     console.print(table)
     at_once = f"{total / bench.jobs:.0f} with {bench.jobs} jobs"
-    console.print(f"{len(wanted)} cells, about {total:.0f} minutes of one core, {at_once}")
+    console.print(f"{len(wanted) + len(few)} cells, about {total:.0f} minutes of one core, {at_once}")
     return 0
 
 

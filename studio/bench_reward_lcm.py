@@ -74,9 +74,7 @@ class Drawn:
 def run(out: Path, seeds: Sequence[int], console: Console) -> int:
     """Every way and seed that is not in `out` / lcm.json yet; the exit code."""
     found = read(out)
-    there = {(one.seed, one.way) for one in found}
-    missing = [(seed, way) for seed in seeds for way in WAYS if (seed, way) not in there]
-    if not missing:
+    if not (missing := missed(found, seeds)):
         return 0
     model = backbone.load("embedded", *preferred())
     attention.install(model.net, "auto")
@@ -88,6 +86,12 @@ def run(out: Path, seeds: Sequence[int], console: Console) -> int:
         write(out, found)
         console.print(f"lcm: seed {seed}, {way}: {fmean(found[-1].shares):.3f}, {found[-1].seconds:.3f} s a picture")
     return 0
+
+
+def missed(found: Sequence[Drawn], seeds: Sequence[int]) -> list[tuple[int, str]]:
+    """The seeds and ways that are not there yet."""
+    there = {(one.seed, one.way) for one in found}
+    return [(seed, way) for seed in seeds for way in WAYS if (seed, way) not in there]
 
 
 def few_step() -> Path:

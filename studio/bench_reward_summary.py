@@ -12,6 +12,7 @@ from studio.bench_reward_races import Level, laps, raced
 from studio.bench_reward_said import ends, signed
 from studio.bench_reward_stops import held, stopped
 
+MEMORY = ("memory of AlignProp and RLCM by sampler steps", "measured apart", "[reward_memory.md](reward_memory.md)")
 LEVELS: dict[Level, str] = {"end": "level at the end", "best": "best look", "gain": "gain over its start"}
 
 
@@ -25,7 +26,7 @@ def summary(study: Study, runs: Runs, few: Sequence[lcm.Drawn]) -> Iterator[str]
         yield f"| {race.name}: {ours} against {theirs} | {race.bar:g} times fewer {race.unit} | {cells} |"
     yield from ("", "| bar | | measured |", "|---|---|---|")
     rest = [*(guarded(hack, runs) for hack in study.hack), *(stayed(before, runs) for before in study.before)]
-    for row in (*rest, distilled(few)):
+    for row in (*rest, distilled(few), MEMORY):
         yield f"| {' | '.join(row)} |"
     yield ""
 
@@ -59,4 +60,5 @@ def stayed(before: Before, runs: Runs) -> tuple[str, ...]:
 def distilled(few: Sequence[lcm.Drawn]) -> tuple[str, ...]:
     """The few-step adapter."""
     bar = f"{lcm.STUDENT} with the few-step adapter within {100 * lcm.BAR:g} points of 25 without it"
-    return bar, lcm.verdict(few), lcm.said(lcm.less(few, lcm.STUDENT), "+")
+    seen, control = (lcm.said(lcm.less(few, way), "+") for way in (lcm.STUDENT, lcm.SAME_STEPS))
+    return bar, lcm.verdict(few), f"{seen}; {lcm.named(lcm.SAME_STEPS)}: {control}" if control else seen

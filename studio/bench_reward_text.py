@@ -28,6 +28,8 @@ first touch that counts, and a run may leave the level again. A bar **holds** wh
 every seed has a level and reaches it, does not hold where the interval lies below, and is undecided otherwise. The
 level that the other run **ends with** was chosen before any run. The **best level of any look** at it, which luck
 raises and so makes the other's case stronger, was added when seed 0 was known: DDPO does not end where it was best.
+The other's **gain over its start** is counted from each side's own start, where starts differ. Races by settings of a
+trial or with a path-wise term were added when those without were undecided, and what a trial costs is in no ratio.
 """
 
 

@@ -386,7 +386,7 @@ def test_the_head_of_the_page_says_what_became_of_every_bar() -> None:
     assert not any("holds" in line for line in bare)
     bars = len(study.race) + len(study.hack) + len(study.before) + 1
     assert sum("no data yet" in line for line in bare) == bars
-    assert len(said) == len(bare) == bars + 6  # heads of two tables, and what parts them
+    assert len(said) == len(bare) == bars + 1 + 6  # memory; heads of two tables, and what parts them
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")

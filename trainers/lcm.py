@@ -41,7 +41,7 @@ class Config(Settings):
     choice: Annotated[Choice, Field(description="How the best checkpoint is found")] = Choice(score="never")
     # the published 5 to 15 is for networks that are told w: weights that are not would learn the mean
     w_min: Annotated[float, Field(ge=0, le=100, description="Least teacher guidance scale, less 1")] = 6.5
-    w_max: Annotated[float, Field(ge=0, le=100, description="Most teacher guidance scale, less 1")] = 6.5
+    w_max: Annotated[distillation.Most, Field(description="Most teacher guidance scale, less 1")] = 6.5
     solver: Annotated[Solver, Field(description="From t to t': the teacher, guided or plain, or the data")] = "guided"
     grid: Annotated[int, Field(ge=1, description="Timesteps that are taught; few-step samplers expect 50")] = 50
     leap: Annotated[int, Field(ge=1, description="How many of them a teacher's step goes down")] = 1

@@ -22,6 +22,8 @@ PROMPTS = ["a", "a cat", "a red dog"]
     [
         (f"{F}:brihgtness", "has no function 'brihgtness'; did you mean 'brightness'"),
         (f"{F}:NUMBER", "has no function 'NUMBER'"),
+        ("os:getcwd", r"positional argument.*; it is called as getcwd\(images, prompts, references\)"),
+        (f"{F}:of_two", r"too many positional.*; it is called as of_two\(images, prompts, references\)"),
         ("nobody.at_home:score", "nobody.at_home does not import: No module named 'nobody'; .*PYTHONPATH"),
     ],
 )

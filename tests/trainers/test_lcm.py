@@ -168,8 +168,9 @@ def test_a_rewards_gradient_comes_on_top_through_the_autoencoder() -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     model = backbone.load("toy")
     adapter = moved(model)
-    with pytest.raises(UsageError, match="w_min = 9 is more than w_max"):
-        first(model, adapter, w_min=9.0)
+    for how in ({"w_min": 9.0}, {"w_max": 2.0}):
+        with pytest.raises(ValueError, match="w_min = .* is more than w_max"):
+            lcm.Config(**how)
     with pytest.raises(UsageError, match="free_encoders"):
         lcm.losses(lcm.Config(beta=1.0, free_encoders=True, **REWARD), model, adapter, drawn(model), {})
     with pytest.raises(UsageError, match="own_steps = 4: .* solver = data"):
