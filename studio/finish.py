@@ -69,12 +69,13 @@ def remembered(memory: Mapping[str, Any]) -> str:
 
 
 def draw(session: Session, made: list[Image]) -> None:
-    """The grid: base model and adapter side by side."""
+    """The grid: base model and adapter side by side, between them what the run went on from."""
     references = [to_pil_image(subjects.read(example.path)) for example in session.dataset.examples[:6]]
-    columns = dict(zip(previews.heads(session.config.settings.previews), (session.base, made), strict=True))
+    base, adapter = previews.heads(session.config.settings.previews)
+    columns = {base: session.base, **({"start": session.begun} if session.begun else {}), adapter: made}
     sheet = pictures.grid(columns, [shot.caption for shot in session.shots], references)
     pictures.save(sheet, session.run.folder / "grid.png", run=session.run.name)
-    session.journal("preview", path="grid.png", message="base | adapter")
+    session.journal("preview", path="grid.png", message=" | ".join(columns))
 
 
 def check(session: Session, expected: Image) -> None:

@@ -49,6 +49,7 @@ class Session(Materials):
     stream: Streams = field(init=False)
     shots: list[previews.Shot] = field(init=False)
     base: list[Image] = field(init=False)
+    begun: list[Image] = field(init=False)
     chooser: choice_run.Chooser | None = field(init=False, default=None)
     memory: dict[str, Any] = field(init=False, default_factory=dict)
 
@@ -154,7 +155,16 @@ class Session(Materials):
         self.shots = previews.shots(config.settings.previews, self.dataset, getattr(self.stream, "samples", ()))
         # made once, for the same prompts and seeds
         self.base = previews.load(self.run.samples, "base", self.shots) or self.preview("base", base=True)
+        self.begun = self.beginning()
         self.chooser = choice_run.begin(self)
+
+    def beginning(self) -> list[Image]:
+        """What the run goes on from, drawn once as a preview of step 0; nothing of a fresh adapter."""
+        if self.config.settings.start is None:
+            return []
+        label = f"{0:06}"
+        there = previews.load(self.run.samples, label, self.shots)
+        return there or ([] if self.past.step else self.preview(label))
 
     def prepare(self) -> None:
         """What an adapter wants to see of its data before the first step: EVA's A comes from the run's own batches."""

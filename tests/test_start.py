@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from studio import start
@@ -52,6 +54,24 @@ def test_it_begins_with_the_files_weights_and_rank(first: Path, what: str, data:
     assert all(torch.allclose(tensor, after[name], atol=1e-9) for name, tensor in before.items())
     said = [event.get("message") or "" for event in Run(folder).events()]
     assert not [text for text in said if text.startswith("start:")]
+
+
+def test_its_pictures_stand_between_the_base_models_and_the_adapters(first: Path, data: Path, tmp_path: Path) -> None:
+    """Drawn before the first step by what the start ends with, and not again by a run that is resumed."""
+
+    def pixels(path: Path) -> np.ndarray[Any, Any]:
+        return np.asarray(Image.open(path))
+
+    folder = train(config(data, tmp_path, "two", start=first, trigger="zwx", steps=2))
+    begun, ended = folder / "samples" / "000000-00.png", first / "samples" / "000002-00.png"
+    assert np.array_equal(pixels(begun), pixels(ended))
+    assert not np.array_equal(pixels(begun), pixels(folder / "samples" / "000002-00.png"))
+    assert not (first / "samples" / "000000-00.png").exists()
+    wider = pixels(folder / "grid.png").shape[1], pixels(first / "grid.png").shape[1]
+    assert wider[0] > wider[1]
+    begun.unlink()
+    train(config(data, tmp_path, "two", start=first, trigger="zwx", steps=4))
+    assert not begun.exists()  # by now it would be of other weights
 
 
 def test_another_trigger_is_told(first: Path, data: Path, tmp_path: Path) -> None:
