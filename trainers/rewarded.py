@@ -37,7 +37,7 @@ class Settings(base.Settings):
     choice: Annotated[Choice, Field(description="How the best checkpoint is found; the guard does")] = Choice(
         score="never"
     )
-    sampler: Annotated[str, Field(description="auto, ddim, euler, lcm, tcd, sde or dance: what draws")] = "auto"
+    sampler: Annotated[str, Field(description="auto, ddim, euler, lcm, tcd, pcm, sde or dance: what draws")] = "auto"
     sampler_steps: Annotated[int, Field(ge=1, le=1000, description="Sampler steps of each drawn picture")] = 20
     guidance_scale: Annotated[float, Field(ge=1, le=100, description="Classifier-free guidance scale")] = 5.0
     eta: Annotated[float, Field(ge=0, le=1, description="Noise of DDIM's steps: 0 none, 1 as DDPM")] = 0.0
