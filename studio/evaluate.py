@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import studio
+from studio import cores
 from studio.evaluation import again, gallery, homes, manner, picking, sets, table, targets
 from studio.evaluation.homes import Home
 from studio.evaluation.measuring import (
@@ -246,6 +247,7 @@ def evaluate(sources: Sequence[str], request: Request = USUAL, report: Report = 
     Pictures that are there from before are kept. Raises UsageError, DataError and ModelError before anything is drawn
     or changed, Stopped (a KeyboardInterrupt) with what was drawn kept.
     """
+    cores.share()
     request.check()
     if not sources:
         raise UsageError("evaluate needs a run or an adapter file; see studio evaluate --help")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from studio import memory, plan_choice, plan_disk, plan_time, precision, start
+from studio import cores, memory, plan_choice, plan_disk, plan_time, precision, start
 from studio.config import RunConfig
 from studio.pipelines import twin
 from studio.pipelines.protocols import Backbone
@@ -90,6 +90,7 @@ def of(config: RunConfig, model: Backbone | None = None, loaded: int = 0) -> Pla
     model: the loaded one with its adapter, which is only looked at; without it, one is made from config files.
     loaded: bytes of it that this process holds already. Raises UsageError and ModelError as the run would.
     """
+    cores.share()
     device = plan_time.default_device()
     if model is None:
         model = hollow(config, device)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from studio import guiding, pictures, sample_begun, sample_out
+from studio import cores, guiding, pictures, sample_begun, sample_out
 from studio.pipelines import attention, backbone, conditioner, drawing, sampling
 from studio.pipelines.adapters import files, stacking
 from studio.pipelines.captioners.words import twin
@@ -134,6 +134,7 @@ class Column:
 
 def base_model(name: str) -> Backbone:
     """The base model of a name, on the best device here. Raises as `backbone.load`."""
+    cores.share()
     loaded = backbone.load(name, *preferred())
     attention.install(loaded.net, "auto")
     return loaded

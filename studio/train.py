@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from functools import cache, reduce
 from pathlib import Path
 
-from studio import checkpoints, ladder, plan, ranks, reward_page, secrets, start, subjects
+from studio import checkpoints, cores, ladder, plan, ranks, reward_page, secrets, start, subjects
 from studio.choice_run import concluded
 from studio.config import RunConfig, flat, paths
 from studio.finish import finish
@@ -28,6 +28,7 @@ def train(config: RunConfig, report: Report = lambda event: None, accept_change:
     Raises UsageError, DataError, DiskError, ModelError before anything is written; NumericalError, MemoryShortage and
     Stopped (a KeyboardInterrupt) later, with everything that was finished kept in the folder.
     """
+    cores.share()
     if ranks.rank():
         return follow() or config.runs
     ranks.join()
